@@ -1,0 +1,1 @@
+"""DC-AE-V, the deep compression video autoencoder."""

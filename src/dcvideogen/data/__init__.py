@@ -1,0 +1,1 @@
+"""Datasets of clips and the files that hold latents."""
