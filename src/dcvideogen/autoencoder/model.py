@@ -1,0 +1,283 @@
+"""AutoencoderDCV: the deep compression video autoencoder DC-AE-V (DC-VideoGen, arXiv 2509.25182)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor
+
+from dcvideogen.autoencoder import config as checks
+from dcvideogen.autoencoder.chunks import cut_into_chunks
+from dcvideogen.autoencoder.layers import TEMPORAL_MODES
+from dcvideogen.autoencoder.networks import Decoder, Encoder
+from dcvideogen.autoencoder.state import StreamState
+from dcvideogen.errors import UserError
+from dcvideogen.geometry import Geometry, pad_end, pad_video
+
+
+class AutoencoderDCV(ModelMixin, ConfigMixin):
+    """Video (B, 3, T, H, W) in [-1, 1] <-> normalised latents (B, C, t, h, w).
+
+    Time is cut into chunks: inside a chunk information flows both ways, across chunks only forward. Encoding or
+    decoding chunk by chunk with a state gives what the whole clip gives, so nothing but one chunk is ever in memory.
+    The model owns its normalisation: latents go in and come out with the mean and std of the config taken out.
+
+    Parameters (all of them plain fields of config.json):
+        latent_channels: C.
+        block_out_channels, layers_per_block: width and residual blocks per stage, pixel side first.
+        spatial_factors, temporal_factors: step into each stage, from the stage before it (from RGB for the first).
+        chunk_frames: frames per chunk, a multiple of the temporal ratio. Unused for the result when causal.
+        temporal_mode: "chunk_causal", "causal" or "non_causal" (then the whole clip is one chunk).
+        partial_chunk: how a last chunk that is not full is run: "shorter" as it is; "fill" with its last frame (or
+            latent) repeated up to a full chunk, for weights that only saw full chunks.
+        posterior: "deterministic", or "gaussian" (the encoder predicts mean and log-variance; `encode` gives the mean).
+        latents_mean, latents_std: one number, or one per channel. An official scaling factor s is latents_std = 1/s.
+        latent_space_id: the name of the latent space; what works on latents carries it and is checked by it.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 32,
+        block_out_channels: tuple[int, ...] = (256, 512, 512, 1024, 1024, 1024),
+        layers_per_block: tuple[int, ...] = (5, 10, 4, 4, 4, 4),
+        spatial_factors: tuple[int, ...] = (2, 2, 2, 2, 2, 1),
+        temporal_factors: tuple[int, ...] = (1, 1, 1, 1, 1, 4),
+        chunk_frames: int = 40,
+        temporal_mode: str = "chunk_causal",
+        partial_chunk: str = "shorter",
+        posterior: str = "deterministic",
+        latents_mean: tuple[float, ...] = (0.0,),
+        latents_std: tuple[float, ...] = (1.0,),
+        latent_space_id: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.geometry = Geometry(math.prod(spatial_factors), math.prod(temporal_factors), chunk_frames)
+        checks.check_lengths(
+            {
+                "block_out_channels": block_out_channels,
+                "layers_per_block": layers_per_block,
+                "spatial_factors": spatial_factors,
+                "temporal_factors": temporal_factors,
+            }
+        )
+        checks.check_positive("latent_channels", [latent_channels])
+        checks.check_positive("block_out_channels", block_out_channels)
+        checks.check_positive("layers_per_block", layers_per_block, minimum=0)
+        checks.check_positive("spatial_factors", spatial_factors)
+        checks.check_positive("temporal_factors", temporal_factors)
+        checks.check_widths(block_out_channels, spatial_factors, temporal_factors)
+        checks.check_chunk_frames(chunk_frames, self.geometry.temporal_ratio)
+        checks.check_choice("temporal_mode", temporal_mode, TEMPORAL_MODES)
+        checks.check_choice("partial_chunk", partial_chunk, checks.PARTIAL_CHUNKS)
+        checks.check_choice("posterior", posterior, checks.POSTERIORS)
+        checks.check_statistics("latents_mean", latents_mean, latent_channels, positive=False)
+        checks.check_statistics("latents_std", latents_std, latent_channels, positive=True)
+
+        stages = (block_out_channels, layers_per_block, spatial_factors, temporal_factors, temporal_mode)
+        moments = 2 if posterior == "gaussian" else 1
+        self.encoder = Encoder(moments * latent_channels, *stages)
+        self.decoder = Decoder(latent_channels, *stages)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Numbers in the video per number in the latents: 3 * f^2 * t / c."""
+        return 3 * self.geometry.spatial_ratio**2 * self.geometry.temporal_ratio / self.config.latent_channels
+
+    @apply_forward_hook
+    def encode(
+        self, video: Tensor, *, rows_per_step: int | None = None, offload_state: bool = False
+    ) -> Tensor:
+        """Video (B, 3, T, H, W) in [-1, 1], any T, H, W >= 1 -> latents (B, C, ceil(T/4), ceil(H/f), ceil(W/f)).
+
+        rows_per_step: run each chunk this many pixel rows at a time; the same result in less memory.
+        offload_state: keep the frames between chunks in host memory.
+        """
+        check_video(video)
+        pieces = self._encode([video], video.shape[2], rows_per_step, offload_state)
+        return torch.cat(list(pieces), dim=2)
+
+    @apply_forward_hook
+    def decode(
+        self,
+        latents: Tensor,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        rows_per_step: int | None = None,
+        offload_state: bool = False,
+    ) -> Tensor:
+        """Latents (B, C, t, h, w) -> video (B, 3, 4t, f*h, f*w) in about [-1, 1], cropped to the sizes that are given."""
+        self._check_latents(latents)
+        self._check_crop(latents, height, width)
+        available = self.geometry.num_video_frames(latents.shape[2])
+        if num_frames is not None and not 1 <= num_frames <= available:
+            raise UserError(f"num_frames is {num_frames}; these latents hold 1 to {available} frames")
+        pieces = self._decode([latents], latents.shape[2], height, width, rows_per_step, offload_state)
+        return torch.cat(list(pieces), dim=2)[:, :, :num_frames]
+
+    def encode_stream(
+        self, videos: Iterable[Tensor], *, rows_per_step: int | None = None, offload_state: bool = False
+    ) -> Iterator[Tensor]:
+        """Pieces of one video (B, 3, any, H, W) in, latents of a chunk out as soon as it is complete or the input ends.
+
+        Joined along time they equal `encode` of the joined pieces.
+        """
+        self._check_streamable()
+        return self._encode(videos, None, rows_per_step, offload_state)
+
+    def decode_stream(
+        self,
+        latents: Iterable[Tensor],
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        rows_per_step: int | None = None,
+        offload_state: bool = False,
+    ) -> Iterator[Tensor]:
+        """Pieces of latents (B, C, any, h, w) in, frames of a chunk out; joined they equal `decode` of the joined pieces."""
+        self._check_streamable()
+        videos = self._decode(latents, None, height, width, rows_per_step, offload_state)
+        return videos if num_frames is None else first_frames(videos, num_frames)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Reconstruction of a video, of its own size."""
+        return self.decode(
+            self.encode(video), num_frames=video.shape[2], height=video.shape[3], width=video.shape[4]
+        )
+
+    def _encode(
+        self, videos: Iterable[Tensor], total: int | None, rows_per_step: int | None, offload_state: bool
+    ) -> Iterator[Tensor]:
+        check_rows_per_step(rows_per_step)
+        state = StreamState(offload_state)
+        length = self.geometry.chunk_frames
+        for chunk, is_last in cut_into_chunks(videos, self._chunk_length(length, total), total):
+            state.keep_frames = not is_last
+            num_frames = chunk.shape[2]
+            padded = length if self._fills(num_frames, length) else self.geometry.padded_frames(num_frames)
+            padded_size = self.geometry.padded_size(*chunk.shape[3:])
+            chunk = pad_video(chunk.to(self.dtype), *padded_size, padded)
+            moments = self.encoder(chunk, state, rows_per_step)
+            latents = moments[:, : self.config.latent_channels, : self.geometry.num_latent_frames(num_frames)]
+            yield (latents - self._statistics("latents_mean", latents)) / self._statistics(
+                "latents_std", latents
+            )
+
+    def _decode(
+        self,
+        latents: Iterable[Tensor],
+        total: int | None,
+        height: int | None,
+        width: int | None,
+        rows_per_step: int | None,
+        offload_state: bool,
+    ) -> Iterator[Tensor]:
+        check_rows_per_step(rows_per_step)
+        state = StreamState(offload_state)
+        length = self.geometry.chunk_latent_frames
+        for piece, is_last in cut_into_chunks(latents, self._chunk_length(length, total), total):
+            self._check_latents(piece)
+            self._check_crop(piece, height, width)
+            state.keep_frames = not is_last
+            num_frames = self.geometry.num_video_frames(piece.shape[2])
+            chunk = pad_end(piece, 2, length) if self._fills(piece.shape[2], length) else piece
+            chunk = chunk.to(self.dtype)
+            chunk = chunk * self._statistics("latents_std", chunk) + self._statistics("latents_mean", chunk)
+            video = self.decoder(chunk, state, rows_per_step)
+            yield video[:, :, :num_frames, :height, :width]
+
+    def _chunk_length(self, length: int, total: int | None) -> int:
+        """A non-causal clip is one chunk; for the two other modes `length` is what is run at a time."""
+        return total if self.config.temporal_mode == "non_causal" and total is not None else length
+
+    def _fills(self, num_frames: int, length: int) -> bool:
+        return self.config.partial_chunk == "fill" and num_frames < length
+
+    def _statistics(self, name: str, like: Tensor) -> Tensor:
+        return torch.tensor(getattr(self.config, name), dtype=like.dtype, device=like.device).view(
+            1, -1, 1, 1, 1
+        )
+
+    def _check_streamable(self) -> None:
+        if self.config.temporal_mode == "non_causal":
+            raise UserError(
+                "a non_causal autoencoder cannot stream: its first latents depend on the last frames; "
+                "use encode and decode, or a chunk_causal or causal model"
+            )
+
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.ndim != 5 or latents.shape[1] != self.config.latent_channels or 0 in latents.shape:
+            raise UserError(
+                f"latents of shape {tuple(latents.shape)}; expected (batch, {self.config.latent_channels}, t, h, w), "
+                "none of them empty"
+            )
+
+    def _check_crop(self, latents: Tensor, height: int | None, width: int | None) -> None:
+        available = self.geometry.video_size(*latents.shape[3:])
+        for name, asked, most in (("height", height, available[0]), ("width", width, available[1])):
+            if asked is not None and not 1 <= asked <= most:
+                raise UserError(f"{name} is {asked}; these latents hold 1 to {most} pixels")
+
+    def fingerprint(self) -> str:
+        """A name for the latent space: a digest of the encoder's weights (as fp16) and of the normalisation."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().to("cpu", torch.float16).contiguous().view(torch.uint8).numpy())
+        for field in ("latent_channels", "chunk_frames", "temporal_mode", "latents_mean", "latents_std"):
+            digest.update(f"{field}={getattr(self.config, field)}".encode())
+        return digest.hexdigest()[:16]
+
+    @classmethod
+    def from_official_checkpoint(
+        cls, path: str | Path, scaling_factor: float | None = None, chunk_frames: int = 40
+    ) -> AutoencoderDCV:
+        """Reads one of the authors' `.pt` files; see `dcvideogen.autoencoder.official`."""
+        from dcvideogen.autoencoder.official import read_official_checkpoint
+
+        fields, state_dict = read_official_checkpoint(path, scaling_factor, chunk_frames)
+        with torch.device("meta"):
+            model = cls(**fields)
+        model.load_state_dict(state_dict, strict=True, assign=True)
+        model.register_to_config(latent_space_id=model.fingerprint())
+        return model.eval()
+
+    def to_official_checkpoint(self, path: str | Path) -> None:
+        """Writes the weights in the authors' layout."""
+        from dcvideogen.autoencoder.official import write_official_checkpoint
+
+        write_official_checkpoint(self, path)
+
+
+def check_video(video: Tensor) -> None:
+    if video.ndim != 5 or video.shape[1] != 3 or 0 in video.shape:
+        raise UserError(
+            f"a video of shape {tuple(video.shape)}; expected (batch, 3, frames, height, width), none of them empty"
+        )
+
+
+def check_rows_per_step(rows_per_step: int | None) -> None:
+    if rows_per_step is not None and rows_per_step < 1:
+        raise UserError(f"rows_per_step is {rows_per_step}; it must be at least 1, or None for whole chunks")
+
+
+def first_frames(videos: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` frames of a stream."""
+    left = num_frames
+    for video in videos:
+        if left <= 0:
+            return
+        yield video[:, :, :left]
+        left -= video.shape[2]
+    if left > 0:
+        raise UserError(f"num_frames is {num_frames}; the latents held only {num_frames - left} frames")

@@ -1,0 +1,115 @@
+"""The encoder and the decoder: plain lists of layers, run whole or a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dcvideogen.autoencoder.layers import ChunkCausalConv3d, Downsample, ResBlock, RMSNorm, Upsample, silu
+from dcvideogen.autoencoder.state import StreamState
+
+
+def run(
+    layers: Sequence[nn.Module], x: Tensor, state: StreamState, last: bool, max_rows: list[int] | None
+) -> Tensor:
+    """Runs one piece of a chunk through `layers` and returns the rows that are ready.
+
+    max_rows: how many rows each layer may be given at once (None: any number). A larger piece is split and its
+    parts go all the way down one after another, so that no layer ever holds more.
+    """
+    for index, layer in enumerate(layers):
+        if max_rows is not None and x.shape[-2] > max_rows[index]:
+            pieces = x.split(max_rows[index], dim=-2)
+            rest, limits = layers[index:], max_rows[index:]
+            final = len(pieces) - 1
+            done = [run(rest, piece, state, last and i == final, limits) for i, piece in enumerate(pieces)]
+            return torch.cat(done, dim=-2)
+        x = layer(x, state, last)
+    return x
+
+
+class Network(nn.Module):
+    """What encoder and decoder share: a list of layers and, for each, the pixels per row of its input."""
+
+    def __init__(self, layers: list[nn.Module], strides: list[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.strides = strides
+
+    def forward(self, x: Tensor, state: StreamState, rows_per_step: int | None = None) -> Tensor:
+        """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
+        limits = None
+        if rows_per_step is not None:
+            limits = [max(1, rows_per_step // stride) for stride in self.strides]
+        return run(list(self.layers), x, state, True, limits)
+
+
+class DecoderHead(nn.Module):
+    """RMSNorm -> SiLU -> conv -> pixel-shuffle to RGB."""
+
+    def __init__(self, channels: int, s: int, t: int, temporal_mode: str) -> None:
+        super().__init__()
+        self.norm = RMSNorm(channels)
+        self.upsample = Upsample(channels, 3, s, t, temporal_mode, shortcut=False)
+
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
+        return self.upsample(silu(self.norm(x)), state, last)
+
+
+class Encoder(Network):
+    """Video (B, 3, T, H, W) -> raw latents (B, out_channels, T/t, H/f, W/f)."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        spatial_factors: Sequence[int],
+        temporal_factors: Sequence[int],
+        temporal_mode: str,
+    ) -> None:
+        layers: list[nn.Module] = []
+        strides: list[int] = []
+        stride, previous = 1, 3
+        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            s, t = spatial_factors[stage], temporal_factors[stage]
+            layers.append(Downsample(previous, width, s, t, temporal_mode, shortcut=stage > 0))
+            strides.append(stride)
+            stride *= s
+            layers += [ResBlock(width, temporal_mode) for _ in range(depth)]
+            strides += [stride] * depth
+            previous = width
+        layers.append(ChunkCausalConv3d(previous, out_channels, temporal_mode))
+        super().__init__(layers, [*strides, stride])
+
+
+class Decoder(Network):
+    """Raw latents (B, C, t, h, w) -> video (B, 3, 4t, f*h, f*w): the encoder's mirror image."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        spatial_factors: Sequence[int],
+        temporal_factors: Sequence[int],
+        temporal_mode: str,
+    ) -> None:
+        stride = 1
+        for s in spatial_factors:
+            stride *= s
+        layers: list[nn.Module] = [ChunkCausalConv3d(in_channels, widths[-1], temporal_mode)]
+        strides = [stride]
+        for stage in reversed(range(len(widths))):
+            layers += [ResBlock(widths[stage], temporal_mode) for _ in range(depths[stage])]
+            strides += [stride] * depths[stage]
+            s, t = spatial_factors[stage], temporal_factors[stage]
+            strides.append(stride)
+            stride //= s
+            if stage > 0:
+                layers.append(Upsample(widths[stage], widths[stage - 1], s, t, temporal_mode))
+            else:
+                layers.append(DecoderHead(widths[0], s, t, temporal_mode))
+        super().__init__(layers, strides)
