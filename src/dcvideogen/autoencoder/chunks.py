@@ -10,9 +10,7 @@ from torch import Tensor
 from dcvideogen.errors import UserError
 
 
-def cut_into_chunks(
-    pieces: Iterable[Tensor], length: int, total: int | None = None
-) -> Iterator[tuple[Tensor, bool]]:
+def cut_into_chunks(pieces: Iterable[Tensor], length: int, total: int | None = None) -> Iterator[tuple[Tensor, bool]]:
     """Pieces (B, C, any, H, W) of one clip -> (chunk, is_last): chunks of `length` frames, the last one maybe shorter.
 
     A chunk is given out as soon as it is complete, so whether it is the last one is known only when `total`, the
@@ -28,9 +26,7 @@ def cut_into_chunks(
             )
         form = (*piece.shape[:2], *piece.shape[3:])
         if shape is not None and form != shape:
-            raise UserError(
-                f"a piece of shape {tuple(piece.shape)} in a stream whose (B, C, H, W) was {shape}"
-            )
+            raise UserError(f"a piece of shape {tuple(piece.shape)} in a stream whose (B, C, H, W) was {shape}")
         shape = form
         while piece.shape[2] > 0:
             part = piece[:, :, : length - num_waiting]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dcvideogen.autoencoder.layers import TEMPORAL_MODES
 from dcvideogen.errors import UserError
 
 PARTIAL_CHUNKS = ("shorter", "fill")
@@ -35,9 +34,7 @@ def check_positive(field: str, values: Sequence[int], minimum: int = 1) -> None:
             raise UserError(f"{field}[{index}] is {value!r}; it must be a whole number of at least {minimum}")
 
 
-def check_widths(
-    widths: Sequence[int], spatial_factors: Sequence[int], temporal_factors: Sequence[int]
-) -> None:
+def check_widths(widths: Sequence[int], spatial_factors: Sequence[int], temporal_factors: Sequence[int]) -> None:
     """The divisibility rule: a step's conv must fill the unshuffled channels, its shortcut must divide evenly.
 
     Down from `a` to `b` channels with s*s*t sub-positions: b divisible by s*s*t, a*s*s*t divisible by b; going up
@@ -75,8 +72,6 @@ def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
 
 def check_statistics(field: str, values: Sequence[float], latent_channels: int, positive: bool) -> None:
     if len(values) not in (1, latent_channels):
-        raise UserError(
-            f"{field} has {len(values)} entries; it needs 1 or one per latent channel, {latent_channels}"
-        )
+        raise UserError(f"{field} has {len(values)} entries; it needs 1 or one per latent channel, {latent_channels}")
     if positive and min(values) <= 0:
         raise UserError(f"{field} holds {min(values)}; all entries must be above 0")

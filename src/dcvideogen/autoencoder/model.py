@@ -92,9 +92,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         return 3 * self.geometry.spatial_ratio**2 * self.geometry.temporal_ratio / self.config.latent_channels
 
     @apply_forward_hook
-    def encode(
-        self, video: Tensor, *, rows_per_step: int | None = None, offload_state: bool = False
-    ) -> Tensor:
+    def encode(self, video: Tensor, *, rows_per_step: int | None = None, offload_state: bool = False) -> Tensor:
         """Video (B, 3, T, H, W) in [-1, 1], any T, H, W >= 1 -> latents (B, C, ceil(T/4), ceil(H/f), ceil(W/f)).
 
         rows_per_step: run each chunk this many pixel rows at a time; the same result in less memory.
@@ -115,7 +113,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         rows_per_step: int | None = None,
         offload_state: bool = False,
     ) -> Tensor:
-        """Latents (B, C, t, h, w) -> video (B, 3, 4t, f*h, f*w) in about [-1, 1], cropped to the sizes that are given."""
+        """Latents (B, C, t, h, w) -> video (B, 3, 4t, f*h, f*w) in about [-1, 1], cropped to the given sizes."""
         self._check_latents(latents)
         self._check_crop(latents, height, width)
         available = self.geometry.num_video_frames(latents.shape[2])
@@ -144,16 +142,14 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         rows_per_step: int | None = None,
         offload_state: bool = False,
     ) -> Iterator[Tensor]:
-        """Pieces of latents (B, C, any, h, w) in, frames of a chunk out; joined they equal `decode` of the joined pieces."""
+        """Pieces of latents (B, C, any, h, w) in, frames of a chunk out; joined they equal one `decode`."""
         self._check_streamable()
         videos = self._decode(latents, None, height, width, rows_per_step, offload_state)
         return videos if num_frames is None else first_frames(videos, num_frames)
 
     def forward(self, video: Tensor) -> Tensor:
         """Reconstruction of a video, of its own size."""
-        return self.decode(
-            self.encode(video), num_frames=video.shape[2], height=video.shape[3], width=video.shape[4]
-        )
+        return self.decode(self.encode(video), num_frames=video.shape[2], height=video.shape[3], width=video.shape[4])
 
     def _encode(
         self, videos: Iterable[Tensor], total: int | None, rows_per_step: int | None, offload_state: bool
@@ -169,9 +165,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
             chunk = pad_video(chunk.to(self.dtype), *padded_size, padded)
             moments = self.encoder(chunk, state, rows_per_step)
             latents = moments[:, : self.config.latent_channels, : self.geometry.num_latent_frames(num_frames)]
-            yield (latents - self._statistics("latents_mean", latents)) / self._statistics(
-                "latents_std", latents
-            )
+            yield (latents - self._statistics("latents_mean", latents)) / self._statistics("latents_std", latents)
 
     def _decode(
         self,
@@ -204,9 +198,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         return self.config.partial_chunk == "fill" and num_frames < length
 
     def _statistics(self, name: str, like: Tensor) -> Tensor:
-        return torch.tensor(getattr(self.config, name), dtype=like.dtype, device=like.device).view(
-            1, -1, 1, 1, 1
-        )
+        return torch.tensor(getattr(self.config, name), dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
 
     def _check_streamable(self) -> None:
         if self.config.temporal_mode == "non_causal":

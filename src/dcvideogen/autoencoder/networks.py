@@ -11,9 +11,7 @@ from dcvideogen.autoencoder.layers import ChunkCausalConv3d, Downsample, ResBloc
 from dcvideogen.autoencoder.state import StreamState
 
 
-def run(
-    layers: Sequence[nn.Module], x: Tensor, state: StreamState, last: bool, max_rows: list[int] | None
-) -> Tensor:
+def run(layers: Sequence[nn.Module], x: Tensor, state: StreamState, last: bool, max_rows: list[int] | None) -> Tensor:
     """Runs one piece of a chunk through `layers` and returns the rows that are ready.
 
     max_rows: how many rows each layer may be given at once (None: any number). A larger piece is split and its

@@ -51,7 +51,4 @@ def verify_bundled() -> dict[str, bool]:
     """File name -> whether its checksum is the recorded one; missing and unrecorded files count as False."""
     recorded = json.loads(CHECKSUMS.read_text()) if CHECKSUMS.exists() else {}
     present = {str(path.relative_to(FOLDER)): sha256(path) for path in weight_files()}
-    return {
-        name: name in recorded and present.get(name) == recorded[name]
-        for name in sorted({*recorded, *present})
-    }
+    return {name: name in recorded and present.get(name) == recorded[name] for name in sorted({*recorded, *present})}
