@@ -16,15 +16,30 @@ TEMPORAL_MODES = ("chunk_causal", "causal", "non_causal")
 PAST_FRAMES = {"chunk_causal": 1, "causal": 2, "non_causal": 0}
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of (B, C, T, H, W) lie next to each other in memory (or are the only axis that matters)."""
+    return x.shape[1] > 1 and x.stride(1) == 1
+
+
 def pixel_unshuffle_3d(x: Tensor, s: int, t: int) -> Tensor:
-    """(B, C, T, H, W) -> (B, C*t*s*s, T/t, H/s, W/s); channel order: channel, then t, h, w sub-position."""
-    x = x.unflatten(4, (-1, s)).unflatten(3, (-1, s)).unflatten(2, (-1, t))
+    """(B, C, T, H, W) -> (B, C*t*s*s, T/t, H/s, W/s); channel order: channel, then t, h, w sub-position.
+
+    One copy; the memory layout (channels first or last) stays.
+    """
+    channels_last = is_channels_last(x)
+    x = x.unflatten(4, (-1, s)).unflatten(3, (-1, s)).unflatten(2, (-1, t))  # B C T t H s W s
+    if channels_last:
+        return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4, 7).permute(0, 4, 1, 2, 3)
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
 
 def pixel_shuffle_3d(x: Tensor, s: int, t: int) -> Tensor:
     """The inverse of `pixel_unshuffle_3d`."""
-    x = x.unflatten(1, (-1, t, s, s))
+    channels_last = is_channels_last(x)
+    x = x.unflatten(1, (-1, t, s, s))  # B C t s s T H W
+    if channels_last:
+        x = x.permute(0, 5, 2, 6, 3, 7, 4, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        return x.permute(0, 4, 1, 2, 3)
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
