@@ -23,9 +23,7 @@ def frames_to_video(frames: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
     shapes = {check_frame(frame).shape for frame in frames}
     if len(shapes) > 1:
         sizes = ", ".join(sorted(f"{shape[1]}x{shape[0]}" for shape in shapes))
-        raise UserError(
-            f"frames of different sizes came ({sizes}); all must have one size; resize them first"
-        )
+        raise UserError(f"frames of different sizes came ({sizes}); all must have one size; resize them first")
     height, width, _ = next(iter(shapes))
     video = torch.empty(1, 3, len(frames), height, width)
     for index, frame in enumerate(frames):
@@ -35,9 +33,9 @@ def frames_to_video(frames: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
 
 
 def video_to_frames(video: torch.Tensor) -> np.ndarray:
-    """Video (1, 3, T, H, W) or (3, T, H, W), any float type -> uint8 array (T, H, W, 3): round((x + 1) * 127.5), clamped.
+    """Video (1, 3, T, H, W) or (3, T, H, W), any float type -> uint8 array (T, H, W, 3).
 
-    Raises UserError for another shape or a batch of several clips.
+    round((x + 1) * 127.5), clamped. Raises UserError for another shape or a batch of several clips.
     """
     if video.ndim == 5 and video.shape[0] == 1:
         video = video[0]

@@ -1,7 +1,11 @@
-"""Single images and folders of images -> frames, with PIL."""
+"""Images, animated images and folders of images -> frames, with PIL."""
 
+import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,69 +13,162 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcvideogen.errors import UserError
-from dcvideogen.frames import frames_to_video
+from dcvideogen.frames import centre_crop, covering_size, frames_to_video
 
-# Animated .gif goes through the video decoder, which knows its timing.
+logger = logging.getLogger("dcvideogen")
+
+# An animated .gif goes through the video decoder, which knows its timing.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+FPS_KEY = "dcvideogen_fps"  # text chunk of our own PNG frames: a folder has no frame rate
+IMAGES_FPS = Fraction(24)  # of images that name none: the cinema's
+_MAGIC = re.compile(rb"\x89PNG|\xff\xd8\xff|BM.{8}|RIFF.{4}WEBP|II\*\0|MM\0\*", re.DOTALL)
+_EXIF_ORIENTATION = 0x0112
+_EXIF_ROTATIONS = {3: 180, 6: 90, 8: 270}  # clockwise, CIPA DC-008
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Facts about one image file: `height`, `width` and `rotation` (degrees clockwise) as after EXIF rotation.
+
+    `fps` is None where the file names no rate.
+    """
+
+    codec: str
+    mode: str
+    height: int
+    width: int
+    num_frames: int
+    fps: Fraction | None
+    rotation: int
+    bit_depth: int
+    has_alpha: bool
 
 
 def read_image(path: str | Path) -> torch.Tensor:
-    """Image file -> float video (1, 3, 1, H, W) in [-1, 1]: EXIF rotation applied, alpha over black, one frame.
+    """Image file -> float32 video (1, 3, 1, H, W) in [-1, 1]: EXIF rotation applied, alpha over black, first picture.
 
     Raises UserError when the file is missing, no image, or damaged.
     """
-    return frames_to_video([image_frame(Path(path))])
+    with _opened(Path(path)) as image:
+        return frames_to_video([_to_frame(image, None)])
 
 
-def image_frame(path: Path) -> np.ndarray:
-    """Image file -> frame (H, W, 3) uint8; errors as in read_image."""
+def is_image(path: Path) -> bool:
+    """Whether the file is an image by its suffix or its first bytes."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
     try:
-        with Image.open(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the path of an image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error}); give an intact one") from error
+        with path.open("rb") as file:
+            return _MAGIC.match(file.read(12)) is not None
+    except OSError:
+        return False
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, hidden ones left out, numbers in names ordered by value (2 before 10)."""
+    """The image files of a folder, numbers in names ordered by value (2 before 10); UserError when there is none."""
     images = [
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+        entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
     ]
-    return sorted(images, key=lambda entry: [(int(n or -1), t) for n, t in _NUMBERS.findall(entry.name)])
+    if not images:
+        raise UserError(
+            f"{folder}: no images in this folder; {', '.join(IMAGE_SUFFIXES)} are allowed; give the folder that has them"
+        )
+    return sorted(images, key=lambda entry: [(int(n or -1), t) for n, t in re.findall(r"(\d+)|(\D+)", entry.name)])
 
 
-_NUMBERS = re.compile(r"(\d+)|(\D+)")
+def image_facts(path: Path) -> ImageFacts:
+    """Facts from the header; UserError as in read_image."""
+    with _opened(path) as image:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        duration_ms = image.info.get("duration", 0)
+        text = str(image.info.get(FPS_KEY, ""))
+        fps = Fraction(text) if re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", text) else None
+        if frames > 1 and duration_ms > 0:
+            fps = 1000 / Fraction(duration_ms)
+        return ImageFacts(
+            codec=(image.format or "image").lower(),
+            mode=image.mode,
+            height=height,
+            width=width,
+            num_frames=frames,
+            fps=fps,
+            rotation=_EXIF_ROTATIONS.get(orientation, 0),
+            bit_depth=16 if image.mode.startswith("I") else 8,
+            has_alpha=image.has_transparency_data,
+        )
 
 
-def iterate_images(paths: list[Path], first: int = 0) -> Iterator[np.ndarray]:
-    """Frames of a list of images; UserError names the frame that cannot be read or has another size."""
-    size: tuple[int, ...] | None = None
-    for index, path in enumerate(paths):
+def iterate_images(
+    path: Path, fps: Fraction | None, size: tuple[int, int] | None, start: int, keep_broken: bool
+) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) of an image or of a folder from frame `start` on.
+
+    `fps` resamples where the images name a rate and is theirs otherwise. `size` (height, width): shorter side resized
+    with antialiasing, centre cropped; without it all images must have one size. `keep_broken` leaves out what cannot
+    be read, with a warning; otherwise UserError names the frame.
+    """
+    folder = path.is_dir()
+    paths = list_images(path) if folder else [path]
+    facts = image_facts(paths[0])
+    count = len(paths) if folder else facts.num_frames
+    step = facts.fps / fps if facts.fps is not None and fps is not None else Fraction(1)
+    first_shape: tuple[int, ...] | None = None
+    for number in range(start, max(1, int(count / step + Fraction(1, 2)))):
+        # The nearest image, the earlier one of two as near, as for videos.
+        index = min(count - 1, -int(-(number * step - Fraction(1, 2)) // 1))
         try:
-            frame = image_frame(path)
+            with _opened(paths[index] if folder else path) as image:
+                if not folder and index:
+                    image.seek(index)
+                frame = _to_frame(image, size)
         except UserError as error:
-            raise UserError(f"frame {first + index}: {error}") from error
-        if size is not None and frame.shape != size:
+            if not keep_broken:
+                raise UserError(f"breaks at frame {index} of {count}: {error}") from error
+            logger.warning("frame %d is left out: %s", index, error)
+            continue
+        if frame.shape != (first_shape or frame.shape):
             raise UserError(
-                f"frame {first + index}: {path} is {frame.shape[1]}x{frame.shape[0]}; {size[1]}x{size[0]} is "
-                "allowed, the size of the images before it; resize it first"
+                f"frame {index}: {paths[index]} is {frame.shape[1]}x{frame.shape[0]}; only "
+                f"{first_shape[1]}x{first_shape[0]} is allowed, the size of the first image; give height and width to "
+                "bring all to one size"
             )
-        size = frame.shape
+        first_shape = frame.shape
         yield frame
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16") or image.mode == "I":
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the path of an image") from None
+    except UserError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), "it") or type(error).__name__
+        raise UserError(f"{path}: not a readable image ({reason}); give an intact one") from error
+
+
+def _to_frame(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
+    image.load()
+    image = _to_rgb(ImageOps.exif_transpose(image))
+    if size is None or (image.height, image.width) == size:
+        return np.array(image)
+    height, width = covering_size(image.height, image.width, *size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(centre_crop(np.asarray(resized), *size))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
         # PIL clips 16-bit grey to 255 instead of scaling it.
-        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        flat = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        flat.alpha_composite(rgba)
-        return np.asarray(flat.convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -17,11 +17,11 @@ from PIL import Image, PngImagePlugin
 
 from dcvideogen.errors import UserError
 from dcvideogen.frames import check_frame, video_to_frames
+from dcvideogen.images import FPS_KEY
 
 logger = logging.getLogger("dcvideogen")
 
 SIZE_KEY = "dcvideogen_size"  # file metadata "WxH": the size before the padding that H.264 4:2:0 needs
-FPS_KEY = "dcvideogen_fps"  # text chunk of our PNG frames: a folder has no frame rate of its own
 MAX_CRF = 51
 
 
@@ -54,7 +54,7 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.fps = _check_fps(fps)
+        self.fps = check_fps(fps)
         if not 0 <= crf <= MAX_CRF:
             raise UserError(f"crf {crf} came; 0 (best) to {MAX_CRF} is allowed; 18 looks like the original")
         self.crf = crf
@@ -103,9 +103,7 @@ class VideoWriter:
             return
         try:
             if self._target is None:
-                raise UserError(
-                    f"no frame was written to {self.path.name}; at least 1 is needed; check the input"
-                )
+                raise UserError(f"no frame was written to {self.path.name}; at least 1 is needed; check the input")
             self._target.close()
             if self.path.is_dir():
                 shutil.rmtree(self.path)
@@ -171,9 +169,7 @@ class _Stream:
 
 
 class _H264(_Stream):
-    def __init__(
-        self, path: Path, height: int, width: int, fps: Fraction, crf: int, metadata: dict[str, str]
-    ) -> None:
+    def __init__(self, path: Path, height: int, width: int, fps: Fraction, crf: int, metadata: dict[str, str]) -> None:
         self.padding = (height % 2, width % 2)
         size = (height + self.padding[0], width + self.padding[1])
         if any(self.padding):
@@ -201,9 +197,7 @@ class _H264(_Stream):
         self.encode(
             av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format="yuv420p",
-                interpolation=Interpolation.BICUBIC
-                | Interpolation.ACCURATE_RND
-                | Interpolation.FULL_CHR_H_INP,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
                 src_color_range=ColorRange.JPEG,
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
@@ -239,7 +233,8 @@ class _PngFolder:
         pass
 
 
-def _check_fps(fps: Fraction | float) -> Fraction:
+def check_fps(fps: Fraction | float) -> Fraction:
+    """The rate as a fraction (29.97 -> 2997/100); UserError unless it is above 0 and at most 1000."""
     rate = fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
     if not 0 < rate <= 1000:
         raise UserError(f"fps {fps} came; more than 0 and at most 1000 is allowed")

@@ -1,0 +1,129 @@
+"""Opens a video file: which stream, which frame rate, how many frames it promises, and the errors for what is none."""
+
+import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from dcvideogen.errors import UserError
+from dcvideogen.video_structure import Structure
+from dcvideogen.video_write import SIZE_KEY
+
+logger = logging.getLogger("dcvideogen")
+
+FALLBACK_FPS = Fraction(25)  # where neither container nor codec name a rate
+MAX_FPS = 1000
+SUFFIX_HINT = "give an mp4, mov, mkv, webm, avi, wmv or gif file, an image, or a folder of images"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open video file.
+
+    `promised`: the number of frames that an mp4's index promises, None for other containers. `stored_size`: the
+    (height, width) before the padding of our own odd-size mp4 files, None for others.
+    """
+
+    path: Path
+    container: InputContainer
+    stream: VideoStream
+    fps: Fraction
+    promised: int | None
+    stored_size: tuple[int, int] | None
+
+    @property
+    def format_name(self) -> str:
+        return self.container.format.name
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Opens a video file; UserError when it is missing, empty, damaged at its head, no video, or audio only."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; {SUFFIX_HINT}")
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty (0 bytes); give an intact one")
+        # An absolute path: FFmpeg takes "name:" at the start of a relative one for a protocol.
+        container = av.open(str(path.absolute()), metadata_errors="replace")
+    except UserError:
+        raise
+    except av.FFmpegError as error:
+        raise UserError(_why_not_opened(path, error)) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
+    with container:
+        stream = _video_stream(path, container)
+        stream.thread_type = "AUTO"
+        yield Source(
+            path, container, stream, _frame_rate(stream), _promised(container, stream), _stored_size(container, stream)
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(message: str) -> None:
+    """Logs a warning the first time that it comes: training opens the same file again and again."""
+    logger.warning(message)
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    # "tty" is FFmpeg's name for plain text, which it would render as a film of letters.
+    if container.format.name == "tty":
+        raise UserError(f"{path}: this is text, not a video; {SUFFIX_HINT}")
+    # Cover art of music files is a video stream of one attached picture.
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        raise UserError(f"{path}: the file has no video stream (it has {', '.join(kinds)}); {SUFFIX_HINT}")
+    stream = streams[0]
+    if stream.codec_context is None or not stream.codec_context.is_decoder:
+        raise UserError(f"{path}: no decoder for its video stream; convert the file to H.264 mp4 first")
+    return stream
+
+
+def _frame_rate(stream: VideoStream) -> Fraction:
+    # The codec's rate comes before FFmpeg's guess: for a wmv with uneven time stamps the guess is twice the truth.
+    for rate in (stream.average_rate, stream.codec_context.framerate, stream.guessed_rate):
+        if rate and 0 < rate <= MAX_FPS:
+            return Fraction(rate)
+    return FALLBACK_FPS
+
+
+def _promised(container: InputContainer, stream: VideoStream) -> int | None:
+    # Other containers' counts are not to be relied on: avi counts dropped frames, Matroska's tags outlive a cut.
+    if "mp4" not in container.format.name.split(",") or not stream.frames:
+        return None
+    # An edit list leaves frames out; the index marks them, the frame count does not.
+    if len(stream.index_entries) == stream.frames:
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return stream.frames
+
+
+def _stored_size(container: InputContainer, stream: VideoStream) -> tuple[int, int] | None:
+    text = container.metadata.get(SIZE_KEY, "")
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        return None
+    size = int(height), int(width)
+    # Only our own padding is undone: the key may have survived somebody's resize.
+    return size if all(0 <= s - t <= 1 for s, t in zip((stream.height, stream.width), size, strict=True)) else None
+
+
+def _why_not_opened(path: Path, error: av.FFmpegError) -> str:
+    guesses = {".mp4": "mp4", ".mov": "mp4", ".m4v": "mp4", ".mkv": "matroska", ".webm": "matroska"}
+    with Structure(path, guesses.get(path.suffix.lower(), "")) as structure:
+        damage = structure.damage_before()
+    if damage is not None:
+        return (
+            f"{path}: breaks before frame 0: the file ends or is damaged at byte {damage} and its index is missing; "
+            "give an intact file"
+        )
+    return f"{path}: not a video that can be opened ({error.strerror}); {SUFFIX_HINT}"
