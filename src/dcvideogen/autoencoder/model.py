@@ -235,11 +235,12 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         cls, path: str | Path, scaling_factor: float | None = None, chunk_frames: int = 40
     ) -> AutoencoderDCV:
         """Reads one of the authors' `.pt` files; see `dcvideogen.autoencoder.official`."""
-        from dcvideogen.autoencoder.official import read_official_checkpoint
+        from dcvideogen.autoencoder.official import check_shapes, read_official_checkpoint
 
         fields, state_dict = read_official_checkpoint(path, scaling_factor, chunk_frames)
         with torch.device("meta"):
             model = cls(**fields)
+        check_shapes(model, state_dict)
         model.load_state_dict(state_dict, strict=True, assign=True)
         model.register_to_config(latent_space_id=model.fingerprint())
         return model.eval()

@@ -161,6 +161,17 @@ def read_official_checkpoint(
     return fields, {ours: theirs[key] for ours, key in names.items()}
 
 
+def check_shapes(model: AutoencoderDCV, state_dict: StateDict) -> None:
+    """Raises UserError at the first tensor (named as in the file) whose shape is not the model's."""
+    names = dict(key_pairs(tuple(model.config.layers_per_block)))
+    for ours, parameter in model.state_dict().items():
+        if state_dict[ours].shape != parameter.shape:
+            raise UserError(
+                f"{names[ours]!r} has shape {tuple(state_dict[ours].shape)}; "
+                f"{tuple(parameter.shape)} follows from the other tensors of the checkpoint"
+            )
+
+
 def write_official_checkpoint(model: AutoencoderDCV, path: str | Path) -> None:
     """Writes `model_state_dict` in the authors' names; the normalisation and the chunk length are not part of it."""
     config = model.config

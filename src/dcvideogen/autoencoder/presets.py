@@ -46,8 +46,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dcae-small-f32t4c128": {
         **F32T4,
         "latent_channels": 128,
-        "block_out_channels": (32, 64, 128, 256, 256, 256),
-        "layers_per_block": (1, 1, 1, 1, 1, 1),
+        "block_out_channels": (24, 48, 96, 128, 128, 256),
+        "layers_per_block": (0, 1, 1, 1, 1, 0),
     },
     # The published depths at CPU widths: for the memory and speed benchmarks.
     "f32t4c32-narrow": {**F32T4, "block_out_channels": (32, 64, 64, 128, 128, 128)},

@@ -1,0 +1,70 @@
+"""Who may import what: layers only look down, and each heavy library has its room."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "dcvideogen"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Lower layers first; a module may import its own package and anything of a lower layer, siblings not.
+LAYERS = {
+    "errors": -1, "version": -1, "geometry": 0, "video": 0, "weights": 0,
+    "autoencoder": 1, "data": 1, "evaluation": 1,
+    "training": 2,
+    "recipes": 4,
+    "cli": 5,
+}  # fmt: skip
+FENCES = {
+    "av": ("video",),
+    "accelerate": ("training",),
+    "diffusers": ("autoencoder/model.py", "evaluation/peers.py"),
+    "peft": (),
+    "transformers": (),
+}
+
+
+def room(path: Path) -> str:
+    """The top-level module or package of a file."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Names of all modules that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_only_look_down(path):
+    own = room(path)
+    if own == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "dcvideogen" and len(parts) > 1 and parts[1] not in (own, "__version__"):
+            assert parts[1] in LAYERS, f"{name} has no layer: add it to LAYERS"
+            assert LAYERS[parts[1]] < LAYERS[own], f"{path.name} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_heavy_libraries_stay_in_their_rooms(library):
+    for path in FILES:
+        if any(name.split(".")[0] == library for name in imports(path)):
+            where = str(path.relative_to(SOURCE))
+            assert where.startswith(FENCES[library]), f"{where} imports {library}"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, dcvideogen; print(sorted({'torch', 'diffusers', 'numpy', 'av'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
