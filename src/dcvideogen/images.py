@@ -71,7 +71,7 @@ def list_images(folder: Path) -> list[Path]:
     ]
     if not images:
         raise UserError(
-            f"{folder}: no images in this folder; {', '.join(IMAGE_SUFFIXES)} are allowed; give the folder that has them"
+            f"{folder}: no images in this folder; {', '.join(IMAGE_SUFFIXES)} are allowed; give another folder"
         )
     return sorted(images, key=lambda entry: [(int(n or -1), t) for n, t in re.findall(r"(\d+)|(\D+)", entry.name)])
 

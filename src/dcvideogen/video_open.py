@@ -14,13 +14,13 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from dcvideogen.errors import UserError
+from dcvideogen.video_rate import MAX_FPS
 from dcvideogen.video_structure import Structure
-from dcvideogen.video_write import SIZE_KEY
 
 logger = logging.getLogger("dcvideogen")
 
+SIZE_KEY = "dcvideogen_size"  # file metadata "WxH": the size before the padding that H.264 4:2:0 needs
 FALLBACK_FPS = Fraction(25)  # where neither container nor codec name a rate
-MAX_FPS = 1000
 SUFFIX_HINT = "give an mp4, mov, mkv, webm, avi, wmv or gif file, an image, or a folder of images"
 
 

@@ -1,10 +1,29 @@
-"""Another frame rate by time stamp."""
+"""Frame rates, and resampling to another one by time stamp."""
 
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TypeVar
 
+from dcvideogen.errors import UserError
+
+MAX_FPS = 1000
+
 Item = TypeVar("Item")
+
+
+def check_fps(fps: Fraction | float | str) -> Fraction:
+    """Frames per second as a fraction (29.97 -> 2997/100, "30000/1001" as it is).
+
+    UserError unless it is above 0 and at most 1000.
+    """
+    try:
+        rate = Fraction(fps)
+    except (ValueError, TypeError, ArithmeticError):
+        rate = Fraction(0)
+    rate = rate if isinstance(fps, Fraction | str) else rate.limit_denominator(1001)
+    if not 0 < rate <= MAX_FPS:
+        raise UserError(f"fps {fps} came; more than 0 and at most {MAX_FPS} is allowed, for example 24 or 30000/1001")
+    return rate
 
 
 def resample(

@@ -15,8 +15,7 @@ from dcvideogen.video_decode import Decoded, SeekMissed, decode
 from dcvideogen.video_open import Source, open_source, warn_once
 from dcvideogen.video_picture import PictureToFrame
 from dcvideogen.video_probe import probe
-from dcvideogen.video_rate import resample
-from dcvideogen.video_write import check_fps
+from dcvideogen.video_rate import check_fps, resample
 
 ON_ERROR = ("raise", "keep")
 
