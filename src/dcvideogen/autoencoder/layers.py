@@ -43,6 +43,24 @@ def pixel_shuffle_3d(x: Tensor, s: int, t: int) -> Tensor:
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int]) -> Tensor:
+    """F.conv3d, which on a CPU in fp32 hands small single clips to an unfolding loop of its own.
+
+    That loop takes 6 times as long as oneDNN and 27 times the memory of its input; pieces of a few rows are such
+    clips. The bound of 20480 on batch 1 is PyTorch's (aten/src/ATen/native/Convolution.cpp, use_mkldnn, 2.11-2.13).
+    """
+    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
+    if (
+        small
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+    ):
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, (1, 1, 1), (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, padding=padding)
+
+
 class ChunkCausalConv3d(nn.Conv3d):
     """3x3x3 conv, stride 1, zero padding in space; in time one of three padding rules.
 
@@ -96,8 +114,8 @@ class ChunkCausalConv3d(nn.Conv3d):
         if self.temporal_mode == "causal":
             if past is None:
                 past = x.new_zeros(1, 1, 1, 1, 1).expand(x.shape[0], x.shape[1], 2, *x.shape[3:])
-            return F.conv3d(torch.cat([past, x], dim=2), self.weight, self.bias, padding=(0, pad, 1))
-        y = F.conv3d(x, self.weight, self.bias, padding=(1, pad, 1))
+            return conv3d(torch.cat([past, x], dim=2), self.weight, self.bias, (0, pad, 1))
+        y = conv3d(x, self.weight, self.bias, (1, pad, 1))
         if past is not None:
             # The conv took zeros for the frame before the chunk; adding that frame's own share to the first
             # output frame costs 1/(3T) of the conv and saves a padded copy of the chunk.
