@@ -17,12 +17,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dcvideogen.evaluation.dct_baseline import BLOCK, CHANNELS, DctBaseline, dct_matrix, frames_to_blocks
 from dcvideogen.evaluation.reconstruction import psnr
-from dcvideogen.frames import centre_crop, covering_size
 from dcvideogen.video import iterate_frames
+from dcvideogen.video.frames import centre_crop, covering_size
 
 NUM_COEFFICIENTS = 128
 NUM_FRAMES, SIDE = 80, 256
@@ -58,22 +57,22 @@ def area_weights(size: int, new_size: int) -> np.ndarray:
     return (overlap.clip(0) * new_size / size).astype(np.float32)
 
 
-def mean_energy(frames: np.ndarray) -> torch.Tensor:
+def mean_energy(frames: np.ndarray) -> np.ndarray:
     """Mean square of every coefficient over a clip's blocks, (3, 4096)."""
-    axes = [dct_matrix(side).float() for side in BLOCK]
-    total, count = torch.zeros(len(CHANNELS), *BLOCK, dtype=torch.float64), 0
+    axes = [dct_matrix(side).astype(np.float32) for side in BLOCK]
+    total, count = np.zeros((len(CHANNELS), *BLOCK)), 0
     for start in range(0, len(frames), BLOCK[0]):
         blocks = frames_to_blocks(frames[start : start + BLOCK[0]]).reshape(len(CHANNELS), -1, *BLOCK)
         rows = axes[1] @ blocks @ axes[2].T
-        coefficients = torch.tensordot(axes[0], rows, dims=([1], [2]))  # (t, channel, block, y, x)
-        total += coefficients.double().square().sum(2).movedim(0, 1)
+        coefficients = np.moveaxis(np.tensordot(axes[0], rows, axes=([1], [2])), 0, 2)
+        total += np.square(coefficients, dtype=np.float64).sum(1)
         count += blocks.shape[1]
-    return (total / count).flatten(1)
+    return (total / count).reshape(len(CHANNELS), -1)
 
 
 def build(paths: list[Path]) -> dict[str, list[int]]:
-    energy = torch.stack([mean_energy(read_clip(path)) for path in paths]).mean(0).flatten()
-    kept = sorted(energy.topk(NUM_COEFFICIENTS).indices.tolist())
+    energy = np.mean([mean_energy(read_clip(path)) for path in paths], axis=0).flatten()
+    kept = sorted(np.argsort(-energy, kind="stable")[:NUM_COEFFICIENTS].tolist())
     size = len(energy) // len(CHANNELS)
     return {name: [k - i * size for k in kept if k // size == i] for i, name in enumerate(CHANNELS)}
 

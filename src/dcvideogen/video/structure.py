@@ -2,10 +2,11 @@
 
 A decoder does not notice that a file was cut: it sees fewer packets. The containers say how long their parts are:
 ISO 14496-12 (mp4, mov) boxes, RFC 8794/9559 (Matroska, WebM) elements, RIFF (avi) chunks, ASF (wmv) objects and
-packets, and the trailer byte of GIF89a.
+packets, and the blocks of GIF89a.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,8 @@ def _walk_matroska(file: BinaryIO, size: int, begin: int) -> _Steps:
             cut = True  # the walk goes on inside, to find the block in which it was cut
             if not container:
                 yield position, position
+        elif identifier == _CLUSTER and after is not None and after > begin and not _fits(file, position + used, after):
+            yield position, position
         if identifier == _SEGMENT or after is None or (identifier == _CLUSTER and after > begin):
             position += used
         else:
@@ -97,6 +100,19 @@ def _walk_matroska(file: BinaryIO, size: int, begin: int) -> _Steps:
         yield position, None
     if cut:
         yield size, size
+
+
+def _fits(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether an element's content agrees with the CRC-32 element that may stand first in it (RFC 8794, 11.3.1)."""
+    file.seek(begin)
+    head = file.read(6)
+    if head[:2] != b"\xbf\x84":
+        return True
+    checksum, left = 0, end - begin - 6
+    while left > 0 and (piece := file.read(min(left, 1 << 20))):
+        checksum = zlib.crc32(piece, checksum)
+        left -= len(piece)
+    return checksum == int.from_bytes(head[2:], "little")
 
 
 def _ebml_head(head: bytes) -> tuple[int, int | None, int]:
@@ -139,19 +155,46 @@ def _walk_asf(file: BinaryIO, size: int, begin: int) -> _Steps:
     first = data + _ASF_DATA_HEADER_BYTES
     step = (length - _ASF_DATA_HEADER_BYTES) // packets if packets else 0
     mark = file.read(1)
-    # Packets have one length, and all start with the same error-correction flags (0x82 wherever there are any).
+    # Packets have one length, and all start with the same error-correction flags (0x82 wherever there are any). A
+    # frame may go on in the next packet, so that the packet before a damaged one counts as damaged.
     for position in range(first, min(size, data + length), step) if step else ():
         file.seek(position)
-        if position >= begin and file.read(1) != mark:
-            yield position, position
+        if (position >= begin and file.read(1) != mark) or position + step > size:
+            yield position, max(first, position - step)
         yield position, None
     if data + length > size:
         yield size, size
 
 
 def _walk_gif(file: BinaryIO, size: int, _begin: int) -> _Steps:
-    file.seek(max(0, size - 64))
-    yield size, None if file.read().rstrip(b"\0").endswith(b";") else size
+    head = file.read(13)
+    position = 13 + _colour_table_bytes(head[10]) if len(head) == 13 else size
+    while position < size:
+        file.seek(position)
+        head = file.read(10)
+        if head[:1] == b";":
+            return
+        if head[:1] == b"!":
+            after = position + 2
+        elif head[:1] == b"," and len(head) == 10:
+            after = position + 11 + _colour_table_bytes(head[9])
+        else:
+            break
+        # A block's data comes in pieces of at most 255 bytes; a piece of none ends it.
+        length = None
+        while length != 0 and after < size:
+            file.seek(after)
+            (length,) = file.read(1)
+            after += 1 + length
+        if length != 0:
+            break
+        position = after
+        yield position, None
+    yield size, min(position, size)
+
+
+def _colour_table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 _WALKS: dict[str, Callable[[BinaryIO, int, int], _Steps]] = {

@@ -10,9 +10,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from dcvideogen.errors import UserError
-from dcvideogen.video_open import Source, logger
-from dcvideogen.video_seek import SeekPoint, find_seek_point
-from dcvideogen.video_structure import Structure
+from dcvideogen.video.seek import SeekPoint, find_seek_point
+from dcvideogen.video.source import Source, logger
+from dcvideogen.video.structure import Structure
 
 # Frames by which an mp4 with all its bytes and no damage may fall short of its index.
 FRAMES_OF_GRACE = 2
@@ -47,11 +47,19 @@ def decode(
     then count these) and logs one warning instead. SeekMissed is only raised with `seek`.
     """
     point = find_seek_point(source, start, start_seconds) if seek and not keep_broken else None
-    for decoded in _Run(source, keep_broken, point).pictures():
-        if decoded.index >= start:
-            yield decoded
-        if stop is not None and decoded.index + 1 >= stop:
-            return
+    delivered = False
+    try:
+        for decoded in _Run(source, keep_broken, point).pictures():
+            if decoded.index >= start:
+                delivered = True
+                yield decoded
+            if stop is not None and decoded.index + 1 >= stop:
+                return
+    except UserError as error:
+        if point is None or delivered:
+            raise
+        # Some key frames are none (intra refresh), and what lies before the start may be damaged.
+        raise SeekMissed from error
 
 
 class _Run:
@@ -122,18 +130,20 @@ class _Run:
             except av.FFmpegError as error:
                 self._broken(f"its data is damaged ({error.strerror})")
         if self.reason is None and not self.keep_broken:
-            self._check_structure(None)
+            self._check_structure(0, None)
         try:
             yield from self.source.stream.codec_context.decode(None)
         except av.FFmpegError as error:
             self._broken(f"its data is damaged ({error.strerror})")
 
     def _is_good(self, packet: Packet) -> bool:
+        if self.point is not None and packet.pts is not None and packet.pts < self.point.key_stamp:
+            return False  # shown before the key frame, made from frames that the seek left out
         if packet.is_corrupt:
             self._broken("its data is cut off or damaged")
         elif not self.keep_broken and packet.pos is not None and packet.pos > 0:
             # Matroska and ASF readers go on behind a hole: it shows in the structure alone.
-            self._check_structure(packet.pos)
+            self._check_structure(packet.pos, packet.pos + packet.size)
         return self.reason is None and not packet.is_corrupt
 
     def _broken(self, reason: str) -> None:
@@ -142,9 +152,9 @@ class _Run:
         elif self.reason is None:
             self.reason = reason
 
-    def _check_structure(self, end: int | None) -> None:
+    def _check_structure(self, begin: int, end: int | None) -> None:
         if self.structure is None:
-            begin = end if self.point is not None and end is not None else 0
+            # What lies before the first packet that was read is not asked for.
             self.structure = Structure(self.source.path, self.source.format_name, begin)
         damage = self.structure.damage_before(end)
         if damage is not None:
@@ -154,7 +164,7 @@ class _Run:
         """After the last picture: raises or logs what is missing."""
         promised = self.source.promised
         if self.keep_broken:
-            self._check_structure(None)
+            self._check_structure(0, None)
         if self.reason is None and promised is not None and self.count + FRAMES_OF_GRACE < promised:
             self.reason = "the rest cannot be decoded"
         if self.reason is None and self._ends_early():

@@ -14,8 +14,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from dcvideogen.errors import UserError
-from dcvideogen.video_rate import MAX_FPS
-from dcvideogen.video_structure import Structure
+from dcvideogen.video.rate import MAX_FPS
+from dcvideogen.video.structure import Structure
 
 logger = logging.getLogger("dcvideogen")
 

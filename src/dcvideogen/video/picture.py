@@ -7,7 +7,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from dcvideogen.frames import centre_crop, covering_size
+from dcvideogen.video.frames import centre_crop, covering_size
 
 # Without these two flags swscale truncates: 8-bit frames come out 1.1 levels too dark on average (4:2:0 to RGB, 1080p,
 # against the RGB they were made of: 46.0 dB and 3.6 ms without, 51.7 dB and 9.9 ms with them), and 10-bit white as 253.

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcvideogen.errors import UserError
-from dcvideogen.frames import centre_crop, covering_size, frames_to_video
+from dcvideogen.video.frames import centre_crop, covering_size, frames_to_video
 
 logger = logging.getLogger("dcvideogen")
 

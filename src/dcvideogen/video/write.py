@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from dcvideogen.errors import UserError
-from dcvideogen.frames import check_frame, video_to_frames
-from dcvideogen.video_encode import FFV1File, H264File, PngFolder
-from dcvideogen.video_open import SIZE_KEY
-from dcvideogen.video_rate import check_fps
+from dcvideogen.video.encode import FFV1File, H264File, PngFolder
+from dcvideogen.video.frames import check_frame, video_to_frames
+from dcvideogen.video.rate import check_fps
+from dcvideogen.video.source import SIZE_KEY
 
 logger = logging.getLogger("dcvideogen")
 

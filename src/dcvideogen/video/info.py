@@ -6,10 +6,10 @@ from pathlib import Path
 
 import av
 
-from dcvideogen.images import IMAGES_FPS, image_facts, is_image, list_images
-from dcvideogen.video_decode import decode
-from dcvideogen.video_open import Source, open_source
-from dcvideogen.video_picture import bit_depth, has_alpha, is_full_range, orientation
+from dcvideogen.video.decode import decode
+from dcvideogen.video.images import IMAGES_FPS, image_facts, is_image, list_images
+from dcvideogen.video.picture import bit_depth, has_alpha, is_full_range, orientation
+from dcvideogen.video.source import Source, open_source
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin
 
-from dcvideogen.images import FPS_KEY
+from dcvideogen.video.images import FPS_KEY
 
 _AVCOL_SPC_BT709 = 1
 _MIN_SIZE_FOR_SLICES = 64

@@ -8,7 +8,7 @@ import av
 from av.packet import Packet
 
 from dcvideogen.errors import UserError
-from dcvideogen.video_open import Source, open_source
+from dcvideogen.video.source import Source, open_source
 
 # The pass and the restart of the decoder cost about as much as decoding so many frames of 480 lines.
 MIN_FRAMES_TO_SEEK = 24

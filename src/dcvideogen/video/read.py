@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from dcvideogen.errors import UserError
-from dcvideogen.frames import frames_to_video
-from dcvideogen.images import is_image, iterate_images
-from dcvideogen.video_decode import Decoded, SeekMissed, decode
-from dcvideogen.video_open import Source, open_source, warn_once
-from dcvideogen.video_picture import PictureToFrame
-from dcvideogen.video_probe import probe
-from dcvideogen.video_rate import check_fps, resample
+from dcvideogen.video.decode import Decoded, SeekMissed, decode
+from dcvideogen.video.frames import frames_to_video
+from dcvideogen.video.images import is_image, iterate_images
+from dcvideogen.video.info import probe
+from dcvideogen.video.picture import PictureToFrame
+from dcvideogen.video.rate import check_fps, resample
+from dcvideogen.video.source import Source, open_source, warn_once
 
 ON_ERROR = ("raise", "keep")
 
