@@ -163,8 +163,12 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
+        # Two convs late: what conv1 remembers of x are just the rows that the shortcut has to wait for.
+        waiting = state.conv(self.conv1).rows
         y = self.conv2(silu(self.conv1(x, state, last)), state, last)
-        return add(self.norm(y), state.take(self, x, y.shape[-2]))
+        if waiting is not None:
+            x = torch.cat([waiting, x], dim=-2)
+        return add(self.norm(y), x[..., : y.shape[-2], :])
 
 
 class Downsample(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +31,18 @@ def run(layers: Sequence[nn.Module], x: Tensor, state: StreamState, last: bool, 
     return x
 
 
+@functools.cache
+def freeze_mmap_threshold() -> None:
+    """Makes glibc give tensors from 128 KiB on back to the system as soon as they are freed, for this process.
+
+    By default it raises that bound to the largest tensor ever freed (up to 32 MiB) and keeps all below in its heap,
+    where the rows that wait between the pieces leave holes: measured 2.5 times the peak. 128 KiB is its own default.
+    """
+    m_mmap_threshold = -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to be done
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 128 * 1024)
+
+
 class Network(nn.Module):
     """What encoder and decoder share: a list of layers and, for each, the pixels per row of its input."""
 
@@ -40,6 +55,8 @@ class Network(nn.Module):
         """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
         limits = None
         if rows_per_step is not None:
+            if x.device.type == "cpu":
+                freeze_mmap_threshold()
             limits = [max(1, rows_per_step // stride) for stride in self.strides]
         return run(list(self.layers), x, state, True, limits)
 
