@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcvideogen.evaluation.dct_baseline import BLOCK, CHANNELS, DctBaseline, dct_matrix, frames_to_blocks
+from dcvideogen.evaluation.dct_baseline import BLOCK, BLOCK_SIZE, CHANNELS, DctBaseline, frames_to_blocks, transform
 from dcvideogen.evaluation.reconstruction import psnr
 from dcvideogen.video import iterate_frames
 from dcvideogen.video.frames import centre_crop, covering_size
@@ -59,15 +59,12 @@ def area_weights(size: int, new_size: int) -> np.ndarray:
 
 def mean_energy(frames: np.ndarray) -> np.ndarray:
     """Mean square of every coefficient over a clip's blocks, (3, 4096)."""
-    axes = [dct_matrix(side).astype(np.float32) for side in BLOCK]
-    total, count = np.zeros((len(CHANNELS), *BLOCK)), 0
+    total, count = np.zeros((len(CHANNELS), BLOCK_SIZE)), 0
     for start in range(0, len(frames), BLOCK[0]):
-        blocks = frames_to_blocks(frames[start : start + BLOCK[0]]).reshape(len(CHANNELS), -1, *BLOCK)
-        rows = axes[1] @ blocks @ axes[2].T
-        coefficients = np.moveaxis(np.tensordot(axes[0], rows, axes=([1], [2])), 0, 2)
-        total += np.square(coefficients, dtype=np.float64).sum(1)
-        count += blocks.shape[1]
-    return (total / count).reshape(len(CHANNELS), -1)
+        coefficients = transform(frames_to_blocks(frames[start : start + BLOCK[0]]))
+        total += np.square(coefficients, dtype=np.float64).sum(axis=1)
+        count += coefficients.shape[1]
+    return total / count
 
 
 def build(paths: list[Path]) -> dict[str, list[int]]:

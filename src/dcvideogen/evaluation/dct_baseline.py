@@ -11,54 +11,73 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
-import torch
 
-from dcvideogen.geometry import ceil_to, pad_end
+from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
+from dcvideogen.geometry import ceil_to
 
 BLOCK = (4, 32, 32)  # frames, rows, columns
 BLOCK_SIZE = math.prod(BLOCK)
 CHANNELS = ("luma", "cb", "cr")
 
 # RGB -> YCbCr of ITU-R BT.601, full range; rows Y, Cb, Cr. Chroma lies in [-127.5, 127.5].
-_RGB_TO_YCBCR = torch.tensor(
+_RGB_TO_YCBCR = np.array(
     [
         [0.299, 0.587, 0.114],
         [-0.299 / 1.772, -0.587 / 1.772, 0.5],
         [0.5, -0.587 / 1.402, -0.114 / 1.402],
-    ],
-    dtype=torch.float64,
+    ]
 )
-_LUMA_OFFSET = torch.tensor([128.0, 0.0, 0.0])  # centres luma, so that the constant coefficient is no outlier
+_YCBCR_TO_RGB = np.linalg.inv(_RGB_TO_YCBCR)
+# Centres luma, so that the constant coefficient is no outlier.
+_LUMA_OFFSET = np.array([128.0, 0.0, 0.0], dtype=np.float32)
 
 
-def dct_matrix(size: int) -> torch.Tensor:
+def dct_matrix(size: int) -> np.ndarray:
     """Orthonormal DCT-II, (size, size) float64: row k holds the k-th cosine."""
-    k = torch.arange(size, dtype=torch.float64)[:, None]
-    n = torch.arange(size, dtype=torch.float64)[None]
-    matrix = math.sqrt(2 / size) * torch.cos(math.pi * (2 * n + 1) * k / (2 * size))
+    k, n = np.ogrid[:size, :size]
+    matrix = math.sqrt(2 / size) * np.cos(math.pi * (2 * n + 1) * k / (2 * size))
     matrix[0] /= math.sqrt(2)
     return matrix
 
 
-def frames_to_blocks(frames: np.ndarray) -> torch.Tensor:
-    """uint8 RGB frames (4, H, W, 3) -> float32 YCbCr blocks (3, H/32 * W/32, 4096); H, W padded by replication."""
-    ycbcr = torch.from_numpy(frames).float() @ _RGB_TO_YCBCR.T.float() - _LUMA_OFFSET
-    for axis, side in enumerate(BLOCK):
-        ycbcr = pad_end(ycbcr, axis, ceil_to(ycbcr.shape[axis], side))
+def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
+    """uint8 RGB frames (1 to 4, H, W, 3) -> float32 YCbCr blocks (3, H/32 * W/32, 4096); padded by replication."""
+    ycbcr = frames.astype(np.float32) @ _RGB_TO_YCBCR.T.astype(np.float32) - _LUMA_OFFSET
+    sizes = list(zip(ycbcr.shape, BLOCK, strict=False))
+    ycbcr = np.pad(ycbcr, [(0, ceil_to(size, side) - size) for size, side in sizes] + [(0, 0)], mode="edge")
     depth, height, width = ycbcr.shape[:3]
     blocks = ycbcr.reshape(depth, height // BLOCK[1], BLOCK[1], width // BLOCK[2], BLOCK[2], 3)
-    return blocks.permute(5, 1, 3, 0, 2, 4).reshape(3, -1, BLOCK_SIZE)
+    return blocks.transpose(5, 1, 3, 0, 2, 4).reshape(3, -1, BLOCK_SIZE)
 
 
-def blocks_to_frames(blocks: torch.Tensor, height: int, width: int) -> np.ndarray:
+def blocks_to_frames(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
     """The way back: (3, N, 4096) -> uint8 (4, height, width, 3), rounded, clamped and cropped."""
     rows, columns = ceil_to(height, BLOCK[1]) // BLOCK[1], ceil_to(width, BLOCK[2]) // BLOCK[2]
-    ycbcr = blocks.reshape(3, rows, columns, *BLOCK).permute(3, 1, 4, 2, 5, 0)
+    ycbcr = blocks.reshape(3, rows, columns, *BLOCK).transpose(3, 1, 4, 2, 5, 0)
     ycbcr = ycbcr.reshape(BLOCK[0], rows * BLOCK[1], columns * BLOCK[2], 3) + _LUMA_OFFSET
-    rgb = ycbcr[:, :height, :width] @ torch.linalg.inv(_RGB_TO_YCBCR).T.float()
-    return rgb.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    rgb = ycbcr[:, :height, :width] @ _YCBCR_TO_RGB.T.astype(np.float32)
+    return rgb.round().clip(0, 255).astype(np.uint8)
+
+
+def transform(blocks: np.ndarray) -> np.ndarray:
+    """Blocks (3, N, 4096) -> their coefficients, same shape.
+
+    Axis by axis in small products: one large product would be cut up among threads, which costs fifty times its
+    work where the cores are busy otherwise.
+    """
+    t, y, x = _matrices()
+    pictures = y @ blocks.reshape(*blocks.shape[:2], *BLOCK) @ x.T
+    return (t @ pictures.reshape(*blocks.shape[:2], BLOCK[0], -1)).reshape(blocks.shape)
+
+
+def transform_back(coefficients: np.ndarray) -> np.ndarray:
+    """Coefficients (3, N, 4096) -> blocks, same shape."""
+    t, y, x = _matrices()
+    pictures = t.T @ coefficients.reshape(*coefficients.shape[:2], BLOCK[0], -1)
+    return (y.T @ pictures.reshape(*coefficients.shape[:2], *BLOCK) @ x).reshape(coefficients.shape)
 
 
 class DctBaseline:
@@ -69,10 +88,12 @@ class DctBaseline:
     """
 
     def __init__(self, indices: Sequence[Sequence[int]] | None = None) -> None:
-        kept = _table() if indices is None else indices
-        self.num_coefficients = sum(len(channel) for channel in kept)
+        chosen = _table() if indices is None else indices
+        self.num_coefficients = sum(len(channel) for channel in chosen)
         self.compression_ratio = len(CHANNELS) * BLOCK_SIZE / self.num_coefficients
-        self._bases = [_basis(channel) for channel in kept]
+        self.kept = np.zeros((len(CHANNELS), BLOCK_SIZE), dtype=bool)
+        for channel, places in zip(self.kept, chosen, strict=True):
+            channel[list(places)] = True
 
     def reconstruct(self, frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """uint8 frames (T, H, W, 3) of any size -> the same shape; groups of 4 frames, the last one padded."""
@@ -91,17 +112,41 @@ class DctBaseline:
 
     def reconstruct_group(self, group: Sequence[np.ndarray]) -> np.ndarray:
         """1 to 4 uint8 frames (H, W, 3) -> (len(group), H, W, 3)."""
-        blocks = frames_to_blocks(np.stack(group))
-        kept = [(channel @ basis.T) @ basis for channel, basis in zip(blocks, self._bases, strict=True)]
-        return blocks_to_frames(torch.stack(kept), *group[0].shape[:2])[: len(group)]
+        coefficients = transform(frames_to_blocks(np.stack(group))) * self.kept[:, None]
+        return blocks_to_frames(transform_back(coefficients), *group[0].shape[:2])[: len(group)]
 
 
-def _basis(indices: Sequence[int]) -> torch.Tensor:
-    """The kept basis pictures, (K, 4096) float32, orthonormal rows."""
-    axes = [dct_matrix(side) for side in BLOCK]
-    t, y, x = np.unravel_index(np.asarray(indices, dtype=np.int64), BLOCK)
-    pictures = torch.einsum("kt,ky,kx->ktyx", axes[0][t], axes[1][y], axes[2][x])
-    return pictures.reshape(-1, BLOCK_SIZE).float()
+class DctBaselineMetrics:
+    """PSNR and SSIM of the baseline on a clip that comes frame by frame; holds at most 4 frames."""
+
+    def __init__(self) -> None:
+        self._baseline = DctBaseline()
+        self._metrics = ReconstructionMetrics(chunk_frames=BLOCK[0], temporal_ratio=BLOCK[0], num_worst_blocks=0)
+        self._group: list[np.ndarray] = []
+
+    def update(self, frame: np.ndarray) -> None:
+        """One uint8 frame (H, W, 3) of the clip."""
+        self._group.append(frame)
+        if len(self._group) == BLOCK[0]:
+            self._finish_group()
+
+    def report(self) -> dict[str, Any]:
+        """`compression_ratio`, `psnr_db` and `ssim`, in the form of ReconstructionMetrics; ends the clip."""
+        self._finish_group()
+        report = self._metrics.report()
+        ratio = self._baseline.compression_ratio
+        return {"compression_ratio": ratio, "psnr_db": report["psnr_db"], "ssim": report["ssim"]}
+
+    def _finish_group(self) -> None:
+        if self._group:
+            for frame, kept in zip(self._group, self._baseline.reconstruct_group(self._group), strict=True):
+                self._metrics.update(frame, kept)
+        self._group = []
+
+
+@cache
+def _matrices() -> tuple[np.ndarray, ...]:
+    return tuple(dct_matrix(side).astype(np.float32) for side in BLOCK)
 
 
 @cache

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
 SSIM_WINDOW = 11  # pixels; Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity"
 SSIM_SIGMA = 1.5
@@ -31,15 +30,18 @@ def ssim(frame: np.ndarray, reconstruction: np.ndarray) -> float | None:
     """
     if min(frame.shape[:2]) < SSIM_WINDOW:
         return None
-    # Centred on grey: in float32 E[x^2] - E[x]^2 loses less when the mean is small.
-    x, y = (torch.from_numpy(np.ascontiguousarray(f)).permute(2, 0, 1).float() - 128 for f in (frame, reconstruction))
-    mean_x, mean_y, xx, yy, xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
-    var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
-    mean_x, mean_y = mean_x + 128, mean_y + 128
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-    score = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    score /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    return float(score.mean(dtype=torch.float64))
+    scores = []
+    for channel in range(frame.shape[2]):
+        # Centred on grey: in float32 E[x^2] - E[x]^2 loses less when the mean is small.
+        x, y = (picture[:, :, channel].astype(np.float32) - 128 for picture in (frame, reconstruction))
+        mean_x, mean_y, xx, yy, xy = (_blur(plane) for plane in (x, y, x * x, y * y, x * y))
+        variances, covariance = xx - mean_x**2 + yy - mean_y**2, xy - mean_x * mean_y
+        mean_x, mean_y = mean_x + 128, mean_y + 128
+        score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+        score /= (mean_x**2 + mean_y**2 + c1) * (variances + c2)
+        scores.append(score.mean(dtype=np.float64))
+    return float(np.mean(scores))
 
 
 class ReconstructionMetrics:
@@ -165,22 +167,29 @@ def _block_means(values: np.ndarray) -> np.ndarray:
     return sums / np.outer(heights, widths)
 
 
-def _blur(planes: torch.Tensor) -> torch.Tensor:
-    """(..., H, W) -> (..., H - 10, W - 10): the Gaussian window, rows then columns."""
-    for axis in (-2, -1):
-        size = planes.shape[axis] - SSIM_WINDOW + 1
-        blurred = torch.zeros_like(planes.narrow(axis, 0, size))
-        for offset, weight in enumerate(_window()):
-            blurred.add_(planes.narrow(axis, offset, size), alpha=weight)
-        planes = blurred
-    return planes
+def _blur(plane: np.ndarray) -> np.ndarray:
+    """(H, W) -> (H - 10, W - 10): the Gaussian window, down and then across.
+
+    In numpy, and pairs of equal weights at once: 0.3 ms for 256 x 256. Threads make work of this size slower, a
+    hundred times so where the cores are busy otherwise.
+    """
+    half = SSIM_WINDOW // 2
+    for _ in range(2):
+        rows = plane.shape[0] - 2 * half
+        blurred = plane[half : half + rows] * _window()[half]
+        for offset in range(half):
+            pair = plane[offset : offset + rows] + plane[2 * half - offset : 2 * half - offset + rows]
+            pair *= _window()[offset]
+            blurred += pair
+        plane = blurred.T
+    return plane
 
 
 @cache
-def _window() -> tuple[float, ...]:
+def _window() -> tuple[np.float32, ...]:
     half = SSIM_WINDOW // 2
     weights = [math.exp(-(k**2) / (2 * SSIM_SIGMA**2)) for k in range(-half, half + 1)]
-    return tuple(weight / sum(weights) for weight in weights)
+    return tuple(np.float32(weight / sum(weights)) for weight in weights)
 
 
 def _mean(values: list[float]) -> float | None:

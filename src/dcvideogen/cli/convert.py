@@ -1,0 +1,47 @@
+"""`dcvideogen convert`: an official checkpoint to a model folder."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcvideogen.cli import options
+from dcvideogen.cli.console import print_facts
+from dcvideogen.errors import UserError
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="An official DC-AE-V checkpoint (.pt).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write; new or empty.")],
+    scaling_factor: Annotated[
+        float | None,
+        typer.Option(help="Latents are multiplied by it; known for published variants; 1.0 means raw latents."),
+    ] = None,
+    chunk_frames: Annotated[int, typer.Option(help="Frames per chunk that the weights were trained with.")] = 40,
+) -> None:
+    """Turn an official checkpoint into a model folder (config.json and safetensors)."""
+    options.check_at_least_one("--chunk-frames", chunk_frames)
+    if scaling_factor is not None and not scaling_factor > 0:
+        raise UserError(f"--scaling-factor {scaling_factor} came; a number above 0 is allowed")
+    if not checkpoint.is_file():
+        kind = "a folder" if checkpoint.is_dir() else "no such file"
+        raise UserError(f"{checkpoint}: {kind}; give an official checkpoint (.pt)")
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise UserError(f"-o {output} exists and is not an empty folder; choose a new one or remove it")
+
+    from dcvideogen.autoencoder.model import AutoencoderDCV
+    from dcvideogen.cli.describe import model_facts
+
+    model = AutoencoderDCV.from_official_checkpoint(checkpoint, scaling_factor, chunk_frames)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        model.save_pretrained(temporary)
+        if output.exists():
+            output.rmdir()  # empty: checked above
+        os.replace(temporary, output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print_facts(f"{output}: an autoencoder", model_facts(model))

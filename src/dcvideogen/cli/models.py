@@ -1,0 +1,34 @@
+"""`dcvideogen models`: the bundled models and the presets."""
+
+from dcvideogen.cli.console import out
+
+
+def models() -> None:
+    """List bundled models and presets with compression, latent channels and parameters."""
+    import torch
+    from rich import box
+    from rich.table import Table
+
+    from dcvideogen.autoencoder.presets import PRESETS, make_autoencoder
+    from dcvideogen.cli.describe import model_on_meta, parameters
+    from dcvideogen.weights import bundled_models
+
+    def table(title: str, named: dict) -> Table:
+        result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        result.add_column("name", no_wrap=True)
+        for column in ("ratio", "channels", "chunk", "encoder", "decoder"):
+            result.add_column(column, justify="right", no_wrap=True)
+        for name, model in named.items():
+            config = model.config
+            sizes = (f"{model.compression_ratio:g}", str(config.latent_channels), str(config.chunk_frames))
+            result.add_row(name, *sizes, parameters(model.encoder), parameters(model.decoder))
+        return result
+
+    bundled = {name: model_on_meta(folder) for name, folder in bundled_models().items()}
+    if bundled:
+        out.print(table("Bundled models: --model NAME", bundled))
+    else:
+        out.print("No model is bundled.")
+    with torch.device("meta"):
+        presets = {name: make_autoencoder(name) for name in PRESETS}
+    out.print(table("Presets: sizes without weights, for recipes and make_autoencoder", presets))

@@ -1,0 +1,188 @@
+"""One clip through the autoencoder and back: the files that `dcvideogen reconstruct` writes."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.cli.progress import StageProgress
+from dcvideogen.cli.resources import PeakMemory, Stopwatch
+from dcvideogen.cli.streaming import (
+    ClipOptions,
+    RunOptions,
+    counted,
+    decode_pieces,
+    encode_pieces,
+    latent_space_id,
+    video_pieces,
+)
+from dcvideogen.cli.strip import Strip
+from dcvideogen.data.latents_file import LatentsInfo, write_latents
+from dcvideogen.errors import UserError
+from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics
+from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
+from dcvideogen.video import BackgroundWriter, VideoWriter, prefetch, video_to_frames
+
+STAGES = ("reading", "encoding", "decoding", "writing")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one clip."""
+
+    folder: Path
+    lossless: bool = False
+
+    @property
+    def reconstruction(self) -> Path:
+        return self.folder / ("reconstruction.mkv" if self.lossless else "reconstruction.mp4")
+
+    @property
+    def side_by_side(self) -> Path:
+        return self.folder / "side_by_side.mp4"
+
+    @property
+    def latents(self) -> Path:
+        return self.folder / "latents.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def strip(self) -> Path:
+        return self.folder / "strip.png"
+
+
+class Measures:
+    """What is measured on pairs of input and reconstruction; a sink, so that it has a thread of its own."""
+
+    def __init__(self, metrics: ReconstructionMetrics) -> None:
+        self.metrics, self.baseline, self.strip = metrics, DctBaselineMetrics(), Strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def write(self, pair: tuple[np.ndarray, np.ndarray]) -> None:
+        """One pair of uint8 frames (H, W, 3)."""
+        self.metrics.update(*pair)
+        self.baseline.update(pair[0])
+        self.strip.update(*pair)
+
+
+@torch.inference_mode()
+def reconstruct_clip(
+    model: AutoencoderDCV,
+    name: str,
+    path: Path,
+    outputs: Outputs,
+    clip: ClipOptions,
+    run: RunOptions,
+    crf: int,
+) -> dict[str, Any]:
+    """Reads, encodes, decodes, measures and writes one clip; returns what metrics.json holds.
+
+    Pixels pass through: at most the frames of about one chunk are held, besides the latents. Raises UserError for a
+    file that cannot be read, and then leaves no file of its own behind.
+    """
+    if path.resolve() in {outputs.reconstruction.resolve(), outputs.side_by_side.resolve()}:
+        raise UserError(f"{path} would be overwritten by its own reconstruction; choose another -o")
+    total, fps = clip.expected(path)
+    device = model.device
+    memory, watch = PeakMemory(device), Stopwatch()
+    measures = Measures(ReconstructionMetrics(model.geometry.chunk_frames, model.geometry.temporal_ratio))
+    waiting: deque[np.ndarray] = deque()  # frames that were read and whose reconstruction is still to come
+    held: list[torch.Tensor] = []
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(StageProgress(path.name, STAGES, total))
+        source = stack.enter_context(closing(prefetch(clip.frames(path))))
+        frames = remembered(counted(source, progress, "reading"), waiting)
+        first = next(frames)
+        height, width = first.shape[:2]
+        writer = stack.enter_context(BackgroundWriter(VideoWriter(outputs.reconstruction, fps=fps, crf=crf)))
+        measuring = stack.enter_context(BackgroundWriter(measures))
+        beside = stack.enter_context(BackgroundWriter(VideoWriter(outputs.side_by_side, fps=fps, crf=crf)))
+
+        def kept(latents: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+            for piece in latents:
+                held.append(piece[0].cpu())
+                progress.advance("encoding", piece.shape[2] * model.geometry.temporal_ratio)
+                yield piece
+
+        videos = watch.iterate("read", video_pieces(chained(first, frames), model.geometry.chunk_frames, device))
+        latents = watch.iterate("encode", kept(encode_pieces(model, videos, run)))
+        pieces = map(video_to_frames, decode_pieces(model, latents, run, height, width))
+        for piece in watch.iterate("decode", pieces):
+            # The last piece may hold frames that only fill up the last latent.
+            for reconstruction in piece[: len(waiting)]:
+                frame = waiting.popleft()
+                progress.advance("decoding")
+                writer.write(reconstruction)
+                beside.write(np.concatenate([frame, reconstruction], axis=1))
+                measuring.write((frame, reconstruction))
+                progress.advance("writing")
+
+    joined = torch.cat(held, dim=1)
+    report = measures.metrics.report()
+    info = LatentsInfo(height, width, report["num_frames"], fps, latent_space_id(model), name)
+    write_latents(outputs.latents, joined, info)
+    measures.strip.save(outputs.strip)
+    result = {
+        "input": path.name,
+        "model": name,
+        "latent_space_id": info.latent_space_id,
+        "device": device_name(device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "options": {**asdict(clip), "fps": clip.fps and str(clip.fps), **asdict(run), "crf": crf},
+        "height": height,
+        "width": width,
+        "num_frames": info.num_frames,
+        "fps": f"{fps.numerator}/{fps.denominator}",
+        "latent_shape": list(joined.shape),
+        "compression_ratio": model.compression_ratio,
+        "compression_ratio_with_padding": 3 * info.num_frames * height * width / joined.numel(),
+        **{key: value for key, value in report.items() if key != "num_frames"},
+        "dct_baseline": measures.baseline.report(),
+        "seconds": {"total": watch.total_s, **watch.seconds},
+        "peak_memory": memory.report(),
+    }
+    write_json(outputs.metrics, result)
+    return result
+
+
+def remembered(frames: Iterable[np.ndarray], waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:
+    """Passes frames on and appends each to `waiting`."""
+    for frame in frames:
+        waiting.append(frame)
+        yield frame
+
+
+def chained(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    yield first
+    yield from rest
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes strict JSON through a temporary name."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.json")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

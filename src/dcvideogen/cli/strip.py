@@ -1,0 +1,60 @@
+"""A picture of a few frames: input over reconstruction over error."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ERROR_GAIN = 4  # the error is shown as four times its absolute value
+MAX_SIDE = 320  # pixels per picture; larger ones are reduced
+_CANDIDATES = 16
+_LABEL = 14  # pixels above each row
+
+
+class Strip:
+    """Takes pairs of a clip of unknown length and keeps a few that are evenly spread; at most 16 small pairs held."""
+
+    def __init__(self, columns: int = 4) -> None:
+        self._columns = columns
+        self._kept: list[tuple[int, np.ndarray]] = []
+        self._stride = 1
+        self._count = 0
+
+    def update(self, frame: np.ndarray, reconstruction: np.ndarray) -> None:
+        """One pair of uint8 frames (H, W, 3)."""
+        if self._count % self._stride == 0:
+            error = ERROR_GAIN * np.abs(reconstruction.astype(np.int16) - frame)
+            rows = (frame, reconstruction, error.clip(0, 255).astype(np.uint8))
+            self._kept.append((self._count, np.stack([_reduce(row) for row in rows])))
+            if len(self._kept) == _CANDIDATES:
+                self._kept, self._stride = self._kept[::2], self._stride * 2
+        self._count += 1
+
+    def save(self, path: Path) -> None:
+        """Writes the PNG through a temporary name."""
+        last = len(self._kept) - 1
+        steps = max(1, min(self._columns, len(self._kept)) - 1)
+        chosen = sorted({round(i * last / steps) for i in range(steps + 1)})
+        height, width = self._kept[0][1].shape[1:3]
+        sheet = Image.new("RGB", (len(chosen) * width, 3 * (height + _LABEL)))
+        draw = ImageDraw.Draw(sheet)
+        for column, index in enumerate(chosen):
+            number, pictures = self._kept[index]
+            names = (f"frame {number}", "reconstruction", f"error x {ERROR_GAIN}")
+            for row, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+                corner = (column * width, row * (height + _LABEL))
+                draw.text((corner[0] + 2, corner[1] + 1), name, fill="white")
+                sheet.paste(Image.fromarray(picture), (corner[0], corner[1] + _LABEL))
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
+        sheet.save(temporary)
+        os.replace(temporary, path)
+
+
+def _reduce(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    scale = MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return frame
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
