@@ -1,0 +1,1 @@
+"""Complete runs as YAML files, and the typed objects they are read into."""
