@@ -158,7 +158,7 @@ class _Run:
             self.structure = Structure(self.source.path, self.source.format_name, begin)
         damage = self.structure.damage_before(end)
         if damage is not None:
-            self.reason = f"the file is cut off or damaged at byte {damage}"
+            self.reason = f"the file is cut off or damaged from byte {damage} on"
 
     def _end(self) -> None:
         """After the last picture: raises or logs what is missing."""

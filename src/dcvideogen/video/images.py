@@ -82,6 +82,8 @@ def image_facts(path: Path) -> ImageFacts:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
         width, height = image.size if orientation < 5 else image.size[::-1]
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            image.load()  # the duration is the first picture's
         duration_ms = image.info.get("duration", 0)
         text = str(image.info.get(FPS_KEY, ""))
         fps = Fraction(text) if re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", text) else None
@@ -159,7 +161,7 @@ def _to_frame(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
         return np.array(image)
     height, width = covering_size(image.height, image.width, *size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(centre_crop(np.asarray(resized), *size))
+    return np.ascontiguousarray(centre_crop(np.array(resized), *size))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -57,7 +57,7 @@ def open_source(path: Path) -> Iterator[Source]:
     except UserError:
         raise
     except av.FFmpegError as error:
-        raise UserError(_why_not_opened(path, error)) from error
+        raise UserError(_why_not_opened(path, error.strerror)) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
     with container:
@@ -80,8 +80,10 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
         raise UserError(f"{path}: this is text, not a video; {SUFFIX_HINT}")
     # Cover art of music files is a video stream of one attached picture.
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not container.streams:
+        raise UserError(_why_not_opened(path, "it holds nothing"))
     if not streams:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        kinds = sorted({stream.type for stream in container.streams})
         raise UserError(f"{path}: the file has no video stream (it has {', '.join(kinds)}); {SUFFIX_HINT}")
     stream = streams[0]
     if stream.codec_context is None or not stream.codec_context.is_decoder:
@@ -117,13 +119,13 @@ def _stored_size(container: InputContainer, stream: VideoStream) -> tuple[int, i
     return size if all(0 <= s - t <= 1 for s, t in zip((stream.height, stream.width), size, strict=True)) else None
 
 
-def _why_not_opened(path: Path, error: av.FFmpegError) -> str:
+def _why_not_opened(path: Path, reason: str) -> str:
     guesses = {".mp4": "mp4", ".mov": "mp4", ".m4v": "mp4", ".mkv": "matroska", ".webm": "matroska"}
     with Structure(path, guesses.get(path.suffix.lower(), "")) as structure:
         damage = structure.damage_before()
-    if damage is not None:
+    if damage:  # damage at byte 0: it never was such a file
         return (
             f"{path}: breaks before frame 0: the file ends or is damaged at byte {damage} and its index is missing; "
             "give an intact file"
         )
-    return f"{path}: not a video that can be opened ({error.strerror}); {SUFFIX_HINT}"
+    return f"{path}: not a video that can be opened ({reason}); {SUFFIX_HINT}"

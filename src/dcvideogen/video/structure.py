@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+_ISO_FIRST = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx"}
+
 # (offset up to which all is well, offset where it is not, None while it is)
 _Steps = Iterator[tuple[int, int | None]]
 
@@ -66,8 +68,8 @@ def _walk_iso(file: BinaryIO, size: int, _begin: int) -> _Steps:
         file.seek(position)
         head = file.read(16)
         length, kind = struct.unpack(">I4s", head[:8])
-        if not kind.isalnum():
-            return  # players ignore padding behind the last box
+        if kind not in _ISO_FIRST if position == 0 else not kind.isalnum():
+            return  # another kind of file, or padding behind the last box, which players ignore
         if length == 1 and len(head) == 16:
             (length,) = struct.unpack(">Q", head[8:])
         if length == 0:
