@@ -119,6 +119,18 @@ def test_a_single_wrong_bit_is_found_by_the_checksum_of_its_cluster(tmp_path):
     assert len(list(iterate_frames(path, num_frames=5))) == 5
 
 
+def test_damage_that_a_decoder_does_not_see_is_still_reported_behind_its_cluster(tmp_path):
+    path = make_file(tmp_path / "a.mkv", 40, options={"g": "1", "qp": "20"}, **NOISE)
+    data = bytearray(path.read_bytes())
+    # H.264's CABAC has no redundancy: a wrong bit in noise is most often just other noise.
+    data[len(data) // 2] ^= 0x01
+    path.write_bytes(data)
+    frames, error = read_until_broken(path)
+    assert len(frames) >= 19
+    assert f"breaks at frame {len(frames)}" in error
+    assert len(list(iterate_frames(path, num_frames=15))) == 15
+
+
 def make_sound(path):
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)

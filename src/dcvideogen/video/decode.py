@@ -16,6 +16,8 @@ from dcvideogen.video.structure import Structure
 
 # Frames by which an mp4 with all its bytes and no damage may fall short of its index.
 FRAMES_OF_GRACE = 2
+# Decoders that notice most damage when they are told to. Others (FFV1, VP8) cover it up or cannot know.
+CAREFUL_CODECS = ("h264", "hevc", "mpeg4", "vp9", "av1")
 
 
 class SeekMissed(Exception):
@@ -155,7 +157,8 @@ class _Run:
     def _check_structure(self, begin: int, end: int | None) -> None:
         if self.structure is None:
             # What lies before the first packet that was read is not asked for.
-            self.structure = Structure(self.source.path, self.source.format_name, begin)
+            careful = self.source.stream.codec_context.name in CAREFUL_CODECS
+            self.structure = Structure(self.source.path, self.source.format_name, begin, trust_decoder=careful)
         damage = self.structure.damage_before(end)
         if damage is not None:
             self.reason = f"the file is cut off or damaged from byte {damage} on"

@@ -33,14 +33,16 @@ class Structure:
     """Walks through the parts of a file, as far as it is asked to; a context manager.
 
     `container`: FFmpeg's name of the format, for example "mov,mp4,m4a,3gp,3g2,mj2". `begin`: what lies before this
-    offset is only checked by its length. `promises` is False for formats that tell nothing; those are never damaged.
+    offset is only checked by its length. `trust_decoder`: a checksum of many frames that is wrong is reported behind
+    them, since the decoder will say which one it is. `promises` is False for formats that tell nothing; those are never
+    damaged.
     """
 
-    def __init__(self, path: Path, container: str, begin: int = 0) -> None:
+    def __init__(self, path: Path, container: str, begin: int = 0, *, trust_decoder: bool = False) -> None:
         walk = next((walk for name, walk in _WALKS.items() if name in container.split(",")), None)
         self.promises = walk is not None
         self._file = path.open("rb")
-        self._steps = walk(self._file, path.stat().st_size, begin) if walk else iter(())
+        self._steps = walk(self._file, path.stat().st_size, begin, trust_decoder) if walk else iter(())
         self._checked = 0
         self._damage: int | None = None
 
@@ -62,7 +64,7 @@ class Structure:
         self._file.close()
 
 
-def _walk_iso(file: BinaryIO, size: int, _begin: int) -> _Steps:
+def _walk_iso(file: BinaryIO, size: int, _begin: int, _late: bool) -> _Steps:
     position = 0
     while position + 8 <= size:
         file.seek(position)
@@ -80,9 +82,12 @@ def _walk_iso(file: BinaryIO, size: int, _begin: int) -> _Steps:
         yield position, None
 
 
-def _walk_matroska(file: BinaryIO, size: int, begin: int) -> _Steps:
+def _walk_matroska(file: BinaryIO, size: int, begin: int, late: bool) -> _Steps:
     position, cut = 0, False
+    suspect: tuple[int, int] | None = None  # end and begin of a cluster with a wrong checksum
     while position < size:
+        if suspect is not None and position >= suspect[0]:
+            yield suspect
         file.seek(position)
         identifier, length, used = _ebml_head(file.read(12))
         container = identifier in (_SEGMENT, _CLUSTER)
@@ -94,14 +99,16 @@ def _walk_matroska(file: BinaryIO, size: int, begin: int) -> _Steps:
             if not container:
                 yield position, position
         elif identifier == _CLUSTER and after is not None and after > begin and not _fits(file, position + used, after):
-            yield position, position
+            suspect = after, position
+            if not late:
+                yield position, position
         if identifier == _SEGMENT or after is None or (identifier == _CLUSTER and after > begin):
             position += used
         else:
             position = after
         yield position, None
-    if cut:
-        yield size, size
+    if cut or suspect is not None:
+        yield size, size if suspect is None else suspect[1]
 
 
 def _fits(file: BinaryIO, begin: int, end: int) -> bool:
@@ -131,7 +138,7 @@ def _ebml_head(head: bytes) -> tuple[int, int | None, int]:
     return int.from_bytes(head[:id_bytes]), None if length == mask else length, id_bytes + length_bytes
 
 
-def _walk_riff(file: BinaryIO, size: int, _begin: int) -> _Steps:
+def _walk_riff(file: BinaryIO, size: int, _begin: int, _late: bool) -> _Steps:
     position = 0
     while position + 12 <= size:
         file.seek(position)
@@ -144,7 +151,7 @@ def _walk_riff(file: BinaryIO, size: int, _begin: int) -> _Steps:
         yield position, None
 
 
-def _walk_asf(file: BinaryIO, size: int, begin: int) -> _Steps:
+def _walk_asf(file: BinaryIO, size: int, begin: int, _late: bool) -> _Steps:
     head = file.read(24)
     if head[:16] != _ASF_HEADER or len(head) < 24:
         return
@@ -168,7 +175,7 @@ def _walk_asf(file: BinaryIO, size: int, begin: int) -> _Steps:
         yield size, size
 
 
-def _walk_gif(file: BinaryIO, size: int, _begin: int) -> _Steps:
+def _walk_gif(file: BinaryIO, size: int, _begin: int, _late: bool) -> _Steps:
     head = file.read(13)
     position = 13 + _colour_table_bytes(head[10]) if len(head) == 13 else size
     while position < size:
@@ -199,7 +206,7 @@ def _colour_table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-_WALKS: dict[str, Callable[[BinaryIO, int, int], _Steps]] = {
+_WALKS: dict[str, Callable[[BinaryIO, int, int, bool], _Steps]] = {
     "mp4": _walk_iso,
     "matroska": _walk_matroska,
     "avi": _walk_riff,
