@@ -15,7 +15,7 @@ from dcvideogen.video.images import is_image, iterate_images
 from dcvideogen.video.info import probe
 from dcvideogen.video.picture import PictureToFrame
 from dcvideogen.video.rate import check_fps, resample
-from dcvideogen.video.source import Source, open_source, warn_once
+from dcvideogen.video.source import Source, open_source, say_what_is_left_out
 
 ON_ERROR = ("raise", "keep")
 
@@ -96,8 +96,7 @@ def _video_frames(
     for seek in (True, False):
         try:
             with open_source(path) as source:
-                if source.container.streams.audio:
-                    warn_once(f"{path}: its sound is dropped; only pictures are read")
+                say_what_is_left_out(source)
                 to_frame = PictureToFrame(size, source.stored_size)
                 if fps is None:
                     stop = None if num_frames is None else start + num_frames

@@ -20,6 +20,7 @@ from dcvideogen.video.structure import Structure
 logger = logging.getLogger("dcvideogen")
 
 SIZE_KEY = "dcvideogen_size"  # file metadata "WxH": the size before the padding that H.264 4:2:0 needs
+_HDR_CURVES = (16, 18)  # H.273: SMPTE ST 2084 (PQ), ARIB STD-B67 (HLG)
 FALLBACK_FPS = Fraction(25)  # where neither container nor codec name a rate
 SUFFIX_HINT = "give an mp4, mov, mkv, webm, avi, wmv or gif file, an image, or a folder of images"
 
@@ -68,9 +69,20 @@ def open_source(path: Path) -> Iterator[Source]:
         )
 
 
+def say_what_is_left_out(source: Source) -> None:
+    """Logs, once per file, what reading its pictures as they are stored leaves out."""
+    if source.container.streams.audio:
+        _warn_once(f"{source.path}: its sound is dropped; only pictures are read")
+    shape = source.stream.sample_aspect_ratio
+    if shape and shape != 1:
+        _warn_once(f"{source.path}: its pixels are {shape} as wide as high; they are read as squares")
+    if source.stream.codec_context.color_trc in _HDR_CURVES:
+        _warn_once(f"{source.path}: HDR; its transfer curve is kept, so that it looks pale; map it to SDR first")
+
+
 @functools.lru_cache(maxsize=4096)
-def warn_once(message: str) -> None:
-    """Logs a warning the first time that it comes: training opens the same file again and again."""
+def _warn_once(message: str) -> None:
+    # Training opens the same file again and again.
     logger.warning(message)
 
 
