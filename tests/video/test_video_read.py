@@ -154,7 +154,8 @@ def test_dropped_sound_is_said_once_per_file(tmp_path, caplog):
 def test_what_else_is_left_out_is_said(tmp_path, caplog):
     wide = make_file(tmp_path / "wide.mkv", 2, colour={"sample_aspect_ratio": Fraction(4, 3)})
     bright = make_file(tmp_path / "bright.mkv", 2, pixel_format="yuv420p10le", colour={"color_trc": 16})
-    for path in (wide, bright):
+    nearly = make_file(tmp_path / "nearly.mkv", 2, colour={"sample_aspect_ratio": Fraction(399, 400)})
+    for path in (wide, bright, nearly):
         list(iterate_frames(path))
     assert "wide.mkv: its pixels are 4/3 as wide as high" in caplog.text
     assert "bright.mkv: HDR" in caplog.text

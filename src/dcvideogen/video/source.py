@@ -74,7 +74,7 @@ def say_what_is_left_out(source: Source) -> None:
     if source.container.streams.audio:
         _warn_once(f"{source.path}: its sound is dropped; only pictures are read")
     shape = source.stream.sample_aspect_ratio
-    if shape and shape != 1:
+    if shape and abs(shape - 1) > Fraction(1, 50):  # less is rounding, and not to be seen
         _warn_once(f"{source.path}: its pixels are {shape} as wide as high; they are read as squares")
     if source.stream.codec_context.color_trc in _HDR_CURVES:
         _warn_once(f"{source.path}: HDR; its transfer curve is kept, so that it looks pale; map it to SDR first")
