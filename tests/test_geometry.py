@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcvideogen.errors import UserError
@@ -9,6 +9,7 @@ from dcvideogen.geometry import Geometry, ceil_to, pad_end, pad_video
 F32 = Geometry(spatial_ratio=32, temporal_ratio=4, chunk_frames=40)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 100))
 def test_ceil_to_is_the_smallest_multiple_that_is_not_below(value, multiple):
     result = ceil_to(value, multiple)
@@ -24,6 +25,7 @@ def test_latent_shapes_of_usual_videos(frames, height, width, shape):
     assert F32.latent_shape(frames, height, width) == shape
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 500))
 def test_decoded_size_is_never_smaller_than_the_video(frames, height, width):
     t, h, w = F32.latent_shape(frames, height, width)

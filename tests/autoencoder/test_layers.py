@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -10,6 +10,7 @@ from dcvideogen.autoencoder.layers import (
     ResBlock,
     RMSNorm,
     Upsample,
+    averaging_shortcut,
     pixel_shuffle_3d,
     pixel_unshuffle_3d,
 )
@@ -21,6 +22,7 @@ def run_chunks(layer, x, length):
     return torch.cat([layer(chunk, state, True) for chunk in x.split(length, dim=2)], dim=2)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([(2, 1), (1, 4), (2, 2), (1, 1)]), st.booleans())
 def test_shuffle_inverts_unshuffle_and_keeps_the_layout(factors, channels_last):
     s, t = factors
@@ -66,6 +68,7 @@ def test_a_non_causal_conv_pads_the_clip_with_zeros_on_both_sides():
 
 
 @pytest.mark.parametrize("mode", ["chunk_causal", "causal", "non_causal"])
+@settings(deadline=None, max_examples=40)
 @given(cuts=st.lists(st.integers(0, 4), min_size=1, max_size=6))
 def test_rows_in_any_pieces_give_what_the_whole_picture_gives(mode, cuts):
     torch.manual_seed(0)
@@ -93,6 +96,23 @@ def test_rows_in_any_pieces_give_what_the_whole_picture_gives(mode, cuts):
                     piece = layer(piece, rows, last)
                 done.append(piece)
             torch.testing.assert_close(torch.cat(done, dim=-2), expected)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels", "s", "t"),
+    [(4, 8, 2, 1), (4, 4, 2, 1), (8, 4, 2, 1), (4, 16, 2, 1), (4, 4, 1, 4), (8, 4, 1, 4), (4, 8, 2, 2), (6, 27, 3, 1)],
+)
+def test_the_averaging_shortcut_is_unshuffle_and_mean_for_every_group_size(
+    in_channels, out_channels, s, t, channels_last
+):
+    x = torch.rand(2, in_channels, 2 * t, 3 * s, 2 * s, requires_grad=True)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last_3d)
+    expected = pixel_unshuffle_3d(x, s, t).unflatten(1, (out_channels, -1)).mean(dim=2)
+    torch.testing.assert_close(averaging_shortcut(x, s, t, out_channels), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(averaging_shortcut(x, s, t, out_channels), expected)
 
 
 def test_the_norm_is_the_root_mean_square_norm_with_weight_and_bias_with_or_without_gradient():

@@ -36,7 +36,7 @@ def freeze_mmap_threshold() -> None:
     """Makes glibc give tensors from 128 KiB on back to the system as soon as they are freed, for this process.
 
     By default it raises that bound to the largest tensor ever freed (up to 32 MiB) and keeps all below in its heap,
-    where the rows that wait between the pieces leave holes: measured 2.5 times the peak. 128 KiB is its own default.
+    where what is kept between pieces leaves holes: measured 2.5 times the peak. 128 KiB is its own default.
     """
     m_mmap_threshold = -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to be done
@@ -53,10 +53,10 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState, rows_per_step: int | None = None) -> Tensor:
         """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            freeze_mmap_threshold()
         limits = None
         if rows_per_step is not None:
-            if x.device.type == "cpu":
-                freeze_mmap_threshold()
             limits = [max(1, rows_per_step // stride) for stride in self.strides]
         return run(list(self.layers), x, state, True, limits)
 
