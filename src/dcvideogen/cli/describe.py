@@ -22,8 +22,9 @@ def model_facts(model: "AutoencoderDCV") -> dict[str, object]:
 
 
 def parameters(module: Any) -> str:
-    """ "12.3 M"."""
-    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.1f} M"
+    """Their number in millions, at least three digits of it: 1222 M, 3.72 M, 0.0456 M."""
+    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    return f"{millions:.0f} M" if millions >= 100 else f"{millions:.3g} M"
 
 
 def partial(partial_chunk: str) -> str:

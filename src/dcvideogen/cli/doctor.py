@@ -150,7 +150,7 @@ def check_memory() -> list[Finding]:
 
 def check_video() -> list[Finding]:
     try:
-        from dcvideogen.video_libraries import library_versions
+        from dcvideogen.video.libraries import library_versions
     except ImportError as error:
         return [("video libraries", BROKEN, f"PyAV does not import ({error}); install the package av")]
     return [("video libraries", OK, ", ".join(f"{name} {number}" for name, number in library_versions().items()))]
