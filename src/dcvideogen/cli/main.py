@@ -14,6 +14,7 @@ from typer.main import get_command
 from dcvideogen.cli.console import err, show_notes
 from dcvideogen.cli.convert import convert
 from dcvideogen.cli.decode import decode
+from dcvideogen.cli.demo import demo
 from dcvideogen.cli.doctor import doctor
 from dcvideogen.cli.encode import encode
 from dcvideogen.cli.info import info
@@ -30,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
 )
-for command in (reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder):
+for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder):
     app.command()(command)
 
 
