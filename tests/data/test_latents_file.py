@@ -47,6 +47,13 @@ def test_an_old_file_stays_whole_when_writing_fails(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.safetensors"]
 
 
+def test_a_file_has_the_permissions_that_other_new_files_have(tmp_path):
+    write_latents(tmp_path / "clip.safetensors", torch.zeros(4, 1, 1, 1), INFO)
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("clip.safetensors", "other")]
+    assert modes[0] == modes[1]
+
+
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
         write_latents(tmp_path / "clip.pt", torch.zeros(4, 1, 1, 1), INFO)

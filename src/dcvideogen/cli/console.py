@@ -37,3 +37,8 @@ def print_facts(title: str, facts: dict[str, object]) -> None:
 def rate(fps: Fraction) -> str:
     """ "24" or "29.970 (30000/1001)"."""
     return str(fps) if fps.denominator == 1 else f"{float(fps):.3f} ({fps})"
+
+
+def number(value: float | None, digits: int, unit: str = "") -> str:
+    """ "27.20 dB"; "-" for a value that does not exist."""
+    return "-" if value is None else f"{value:.{digits}f}{unit}"

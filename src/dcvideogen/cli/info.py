@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dcvideogen.cli.console import print_facts, rate
+from dcvideogen.cli.console import number, print_facts, rate
 from dcvideogen.errors import UserError
 from dcvideogen.weights import bundled_models
 
@@ -74,8 +74,8 @@ def describe_results(path: Path) -> tuple[str, dict[str, Any]]:
             "input": metrics["input"],
             "model": metrics["model"],
             "clip": f"{metrics['num_frames']} frames of {metrics['width']}x{metrics['height']}",
-            "PSNR": metrics["psnr_db"]["mean"],
-            "SSIM": metrics["ssim"]["mean"],
+            "PSNR": number(metrics["psnr_db"]["mean"], 2, " dB"),
+            "SSIM": number(metrics["ssim"]["mean"], 4),
         }
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / 'metrics.json'} is not one of `dcvideogen reconstruct` (no {error})") from error

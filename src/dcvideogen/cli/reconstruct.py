@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dcvideogen.cli import options
-from dcvideogen.cli.console import err, out
+from dcvideogen.cli.console import err, number, out
 from dcvideogen.errors import UserError
 from dcvideogen.weights import DEFAULT_AUTOENCODER
 
@@ -102,10 +102,6 @@ def summary_row(result: dict[str, Any]) -> dict[str, Any]:
         "seconds": result["seconds"]["total"],
         "peak_memory_gib": result["peak_memory"]["gib"],
     }
-
-
-def number(value: float | None, digits: int, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.{digits}f}{unit}"
 
 
 def print_clip(result: dict[str, Any], folder: Path) -> None:

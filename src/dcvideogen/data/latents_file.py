@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dcvideogen.errors import UserError
@@ -56,7 +56,8 @@ def write_latents(path: str | Path, latents: Tensor, info: LatentsInfo) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{SUFFIX}")
     try:
-        save_file({"latents": latents.contiguous().cpu()}, temporary, metadata=metadata)
+        # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
+        temporary.write_bytes(save({"latents": latents.contiguous().cpu()}, metadata=metadata))
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
