@@ -65,7 +65,13 @@ def reconstruct(
             err.print(f"error: {error}", markup=False, soft_wrap=True)
             continue
         results.append({**result, "folder": folder.name})
-        print_clip(result, folder)
+        if len(inputs) == 1:
+            print_clip(result, folder)
+        else:
+            words = (
+                f"{path.name}: PSNR {psnr_text(result['psnr_db'])} in {result['seconds']['total']:.1f} s, see {folder}"
+            )
+            out.print(words, markup=False, soft_wrap=True)
     if len(inputs) > 1:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "summary.json", [summary_row(result) for result in results])
