@@ -1,0 +1,135 @@
+"""Peak memory of encoding and decoding: whole chunks against strips of rows, short clips against long ones.
+
+Each case runs in a fresh process. Its figure is the high-water mark of resident memory during the run minus what was
+resident before it (libraries and weights), results being discarded as they come. It is also given in units of one
+frame of the shallowest stage (its channels at half the height and width), which carries over to other widths.
+
+    python benchmarks/memory.py -o benchmarks/results/memory_cpu.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PRESET = "f32t4c32-narrow"  # the published depths at an eighth of the widths
+PIECE = 4  # frames that are made at a time, so that the clip itself is never held
+
+
+def resident_bytes(field: str) -> int:
+    """VmRSS (now) or VmHWM (high-water mark) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def measure(direction: str, size: int, num_frames: int, rows: int | None, dtype: str) -> dict:
+    """Runs one case in this process."""
+    import torch
+
+    from dcvideogen.autoencoder.presets import make_autoencoder
+
+    torch.manual_seed(0)
+    precision = getattr(torch, dtype)
+    model = make_autoencoder(PRESET).eval().to(precision).to(memory_format=torch.channels_last_3d)
+    geometry, channels = model.geometry, model.config.latent_channels
+
+    def videos(total: int, side: int) -> Iterator[torch.Tensor]:
+        for _ in range(0, total, PIECE):
+            yield torch.rand(1, 3, PIECE, side, side, dtype=precision) * 2 - 1
+
+    def latents(total: int, side: int) -> Iterator[torch.Tensor]:
+        side //= geometry.spatial_ratio
+        for _ in range(geometry.num_latent_frames(total)):
+            yield torch.randn(1, channels, 1, side, side, dtype=precision)
+
+    run, source = (model.encode_stream, videos) if direction == "encode" else (model.decode_stream, latents)
+    with torch.inference_mode():
+        for _ in run(source(4, 32), rows_per_step=rows):  # loads the kernels
+            pass
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before, start = resident_bytes("VmRSS"), time.process_time()
+        for _ in run(source(num_frames, size), rows_per_step=rows):
+            pass
+    peak = resident_bytes("VmHWM") - before
+    unit = model.config.block_out_channels[0] * (size // 2) ** 2 * torch.finfo(precision).bits // 8
+    return {"peak_mib": peak / 2**20, "units": peak / unit, "cpu_seconds": time.process_time() - start}
+
+
+def run_case(*case: object) -> dict:
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def published_table(strip_units: float, whole_units: float) -> list[str]:
+    """What follows for the published f32 decoder in bf16, from the measured units: GiB, weights included."""
+    weights = 1222e6 * 2 / 2**30
+    state = 23.4  # frames that the convs keep between chunks, in units (one per conv)
+    lines = [
+        "| f32 decoder, bf16, with weights, GiB | whole chunks | 16 rows per step | same, state in host memory |",
+        "|---|---|---|---|",
+    ]
+    for height, width in ((480, 832), (704, 1280), (1088, 1920), (2176, 3840)):
+        unit = 256 * (height // 2) * (width // 2) * 2 / 2**30
+        # Rows that wait in the convs do not grow with the height; the measured figure is for 704 lines.
+        strips = strip_units * 704 / height
+        lines.append(
+            f"| {height}x{width} | {weights + whole_units * unit:.1f} | {weights + (strips + state) * unit:.1f} "
+            f"| {weights + strips * unit:.1f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--hardware", default="2 cores of an AMD EPYC, 24 GiB")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(*json.loads(arguments.case))))
+        return
+
+    lines = [
+        f"# Memory of {PRESET}, fp32, {arguments.hardware}",
+        "",
+        "Made by `python benchmarks/memory.py`. Unit: one frame of the shallowest stage.",
+        "",
+        "| direction | size | frames | rows per step | peak MiB | units | of whole chunk | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    units: dict[tuple, float] = {}
+    for direction in ("encode", "decode"):
+        for size, num_frames, rows in (
+            (256, 80, None),
+            (256, 400, None),
+            (256, 80, 16),
+            (256, 400, 16),
+            (256, 40, None),
+            (256, 40, 16),
+            (704, 40, None),
+            (704, 40, 16),
+        ):
+            result = run_case(direction, size, num_frames, rows, "float32")
+            units[direction, size, num_frames, rows] = result["units"]
+            whole = units[direction, size, num_frames, None]
+            ratio = f"{result['units'] / whole:.0%}" if rows else ""
+            lines.append(
+                f"| {direction} | {size}x{size} | {num_frames} | {rows or 'all'} | {result['peak_mib']:.0f} "
+                f"| {result['units']:.1f} | {ratio} | {result['cpu_seconds']:.0f} |"
+            )
+            print(lines[-1], flush=True)
+    lines += ["", *published_table(units["decode", 704, 40, 16], units["decode", 256, 80, None])]
+    if arguments.output:
+        arguments.output.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines[-7:]))
+
+
+if __name__ == "__main__":
+    main()
