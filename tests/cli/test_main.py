@@ -87,8 +87,11 @@ def test_an_unexpected_error_is_one_line_with_a_hint_and_exit_code_1(failing, dc
     assert (result.code, result.err) == (1, "error: unexpected RuntimeError: boom; --debug shows where\n")
 
 
-def test_running_out_of_memory_names_the_options_that_help(failing, refused):
-    failing(MemoryError())
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_running_out_of_memory_names_the_options_that_help(failing, refused, error):
+    failing(error)
     refused("--rows-per-step", "models")
 
 

@@ -88,7 +88,8 @@ def _explain(error: Exception, debug: bool) -> int:
         return _fail(f"{one_line(error.format_message())} (`dcvideogen --help` lists what there is)", USER_ERROR)
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)  # GPU, CPU
+    if out_of_memory or isinstance(error, MemoryError):
         return _fail("out of memory; --rows-per-step 16 --offload-state need the least", USER_ERROR)
     hint = "" if debug else "; --debug shows where"
     return _fail(f"unexpected {type(error).__name__}: {one_line(error)}{hint}", FAILURE)

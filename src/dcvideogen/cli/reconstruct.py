@@ -149,10 +149,12 @@ def psnr_text(series: dict[str, Any]) -> str:
 
 def print_summary(results: list[dict[str, Any]], failures: int) -> None:
     """One line per input and the means over all."""
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{len(results) - failures} of {len(results)} inputs", title_justify="left")
+    title = f"{len(results) - failures} of {len(results)} inputs"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("input", overflow="fold")
     for name in ("frames", "PSNR", "SSIM", "DCT PSNR", "DCT SSIM", "edge"):
         table.add_column(name, justify="right", no_wrap=True)
