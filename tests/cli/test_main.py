@@ -79,6 +79,8 @@ def test_a_user_error_is_one_line_and_debug_shows_the_traceback(failing, refused
 def test_a_file_error_names_the_file(failing, refused):
     failing(PermissionError(13, "Permission denied", "clip.mp4"))
     refused("clip.mp4: Permission denied", "models")
+    failing(OSError(28, "No space left on device"))
+    refused("error: No space left on device", "models")
 
 
 def test_an_unexpected_error_is_one_line_with_a_hint_and_exit_code_1(failing, dcvideogen):

@@ -197,6 +197,11 @@ def test_missing_empty_and_foreign_files_are_one_line(refused, model_folder, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_written_is_one_line(clip, refused, model_folder, tmp_path):
+    (tmp_path / "file").touch()
+    refused("Not a directory", "reconstruct", clip, "-o", tmp_path / "file" / "out", "--model", model_folder)
+
+
 def test_an_output_that_is_a_file_or_the_input_is_refused(clip, refused, reconstruct, model_folder, tmp_path):
     refused("is a file", "reconstruct", clip, "-o", clip, "--model", model_folder)
     _, folder = reconstruct(clip)

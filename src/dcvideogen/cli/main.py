@@ -86,8 +86,9 @@ def _explain(error: Exception, debug: bool) -> int:
         return _fail(one_line(error), USER_ERROR)
     if hasattr(error, "format_message"):  # typer's usage errors: unknown command or option, missing argument
         return _fail(f"{one_line(error.format_message())} (`dcvideogen --help` lists what there is)", USER_ERROR)
-    if isinstance(error, OSError) and error.filename is not None:
-        return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
+    if isinstance(error, OSError) and error.errno is not None:  # no permission, disk full, ...
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror}", USER_ERROR)
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)  # GPU, CPU
     if out_of_memory or isinstance(error, MemoryError):
         return _fail("out of memory; --rows-per-step 16 --offload-state need the least", USER_ERROR)

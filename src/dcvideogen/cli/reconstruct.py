@@ -58,7 +58,7 @@ def reconstruct(
         except BaseException as error:
             if made and not any(folder.iterdir()):
                 folder.rmdir()
-            if len(inputs) == 1 or not isinstance(error, UserError):
+            if len(inputs) == 1 or not isinstance(error, UserError | OSError):
                 raise
             failures += 1
             results.append({"input": path.name, "error": str(error)})
