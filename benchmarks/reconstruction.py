@@ -146,7 +146,7 @@ def main() -> None:
         f"# Speed of encoding and decoding, {arguments.hardware}",
         "",
         f"Made by `python benchmarks/reconstruction.py`, torch {torch.__version__}. One chunk, whole; best of "
-        f"{arguments.repeats} after a warm-up, in turns with the straightforward way. Error: between the two, relative.",
+        f"{arguments.repeats} after a warm-up, in turns with the straightforward way. Error: relative, between both.",
         "",
         "| model | direction | frames x height x width | dtype | TFLOP/s | frames/s | straightforward / ours | error |",
         "|---|---|---|---|---|---|---|---|",
