@@ -86,7 +86,6 @@ def random_film(
     shrink: smallest and largest number of photograph pixels per pixel of the clip.
     cut_probability: how often the clip has a cut at a random frame.
     """
-    height, width = copies[0].shape[1:]
     lengths = [num_frames]
     if num_frames > 1 and rng.random() < cut_probability:
         first = int(rng.integers(1, num_frames))

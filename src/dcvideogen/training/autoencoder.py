@@ -90,7 +90,8 @@ class ReconstructionTask:
     def export(self, folder: Path) -> None:
         """Writes a fp16 model folder whose latents have mean 0 and std 1 per channel on the training clips."""
         mean, std = self._latent_statistics()
-        model = AutoencoderDCV.from_config({**self.model.config, "latents_mean": mean, "latents_std": std})
+        fields = {name: value for name, value in self.model.config.items() if not name.startswith("_")}
+        model = AutoencoderDCV(**{**fields, "latents_mean": mean, "latents_std": std})
         model.load_state_dict(self.model.state_dict())
         model = model.half()
         model.register_to_config(latent_space_id=model.fingerprint())

@@ -68,14 +68,12 @@ class Trainer:
         from accelerate import Accelerator
 
         self.task, self.settings = task, settings
-        self.accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no")
+        # Accelerate's own autocast is one setting per process; ours belongs to the run. Weights stay fp32.
+        self.accelerator = Accelerator(mixed_precision="no")
         self.parameters = task.parameters()
+        options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
         self.optimizers = {
-            name: self.accelerator.prepare(
-                torch.optim.AdamW(
-                    group, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-                )
-            )
+            name: self.accelerator.prepare(torch.optim.AdamW(group, **options))
             for name, group in self.parameters.items()
         }
         self.ema = Ema([p for group in self.parameters.values() for p in group], settings.ema_decay)
@@ -90,7 +88,9 @@ class Trainer:
         are more than `max_nonfinite` of them.
         """
         factor = warmup_cosine(self.step, steps=self.settings.steps, warmup_steps=self.settings.warmup_steps)
-        with self.accelerator.autocast():
+        with torch.autocast(
+            self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"
+        ):
             losses = self.task.losses(batch)
         report = {f"loss/{name}": loss.item() for name, loss in losses.items()}
         for name, loss in losses.items():
