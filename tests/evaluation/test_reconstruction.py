@@ -21,7 +21,7 @@ def noisy(frame: np.ndarray, levels: float, seed: int = 1) -> np.ndarray:
     return (frame + noise).round().clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width"), [(48, 64), (11, 11), (37, 21)])
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (11, 11), (37, 21), (74, 20), (75, 20), (150, 30)])
 @pytest.mark.parametrize("levels", [2, 30])
 def test_ssim_and_psnr_agree_with_scikit_image(height, width, levels):
     frame = textured(height, width)
