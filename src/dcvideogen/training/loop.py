@@ -209,6 +209,7 @@ class Journal:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
         self.last = (time.monotonic(), step)
         if path.exists():  # what came after the checkpoint from which we go on will be written again
             lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]

@@ -1,0 +1,11 @@
+#!/bin/sh
+# The bundled autoencoder, dcae-small-f32t4c128: from the clips of its card to the folder in src/dcvideogen/weights.
+# Stop with Ctrl-C at any time; the same line goes on. About 50 minutes on two busy CPU cores.
+set -eu
+DATA=${DCVIDEOGEN_DATA:-data}  # the folder that holds the clips and photographs, at any depth
+OUT=${1:-out/dcae-small}
+# Idle threads that spin cost more than half the speed when other programs use the cores too.
+export OMP_WAIT_POLICY=PASSIVE
+dcvideogen train-autoencoder dcae-small-f32t4c128 -o "$OUT" --set data.folder="$DATA"
+# To go on from the bundled weights instead of from the linear start:
+#   dcvideogen train-autoencoder dcae-small-f32t4c128 -o "$OUT" --set data.folder="$DATA" --set start.weights=model
