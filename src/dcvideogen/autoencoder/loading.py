@@ -29,8 +29,21 @@ def check_model_folder(folder: Path) -> None:
         raise UserError(f"{folder / 'config.json'} is not a JSON object: {error}") from error
     if class_name != "AutoencoderDCV":
         raise UserError(f"{folder} holds a {class_name or 'model of no stated class'}; an AutoencoderDCV is needed")
+    check_known_keys(folder, config)
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has a config.json but no *.safetensors with the weights")
+
+
+def check_known_keys(folder: Path, config: dict) -> None:
+    """Raises UserError at a key that no AutoencoderDCV has: diffusers would only warn of it and drop it."""
+    import inspect
+
+    from dcvideogen.autoencoder.model import AutoencoderDCV
+
+    known = list(inspect.signature(AutoencoderDCV.__init__).parameters)[1:]
+    unknown = [key for key in config if not key.startswith("_") and key not in known]
+    if unknown:
+        raise UserError(f"{folder / 'config.json'} has the unknown key {unknown[0]!r}; known: {', '.join(known)}")
 
 
 def load_autoencoder(
@@ -52,11 +65,14 @@ def load_autoencoder(
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
-        model = AutoencoderDCV.from_pretrained(folder, torch_dtype=dtype)
-    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        model, found = AutoencoderDCV.from_pretrained(folder, torch_dtype=dtype, output_loading_info=True)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (OSError, ValueError, SafetensorError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the weights in {folder} cannot be loaded: {reason}") from error
+    for kind in ("missing_keys", "unexpected_keys"):
+        if found[kind]:
+            raise UserError(f"the weights in {folder} have {kind.replace('_', ' ')}, the first is {found[kind][0]!r}")
     model = model.to(device).eval()
     return model.to(memory_format=torch.channels_last_3d) if device.type == "cpu" else model
