@@ -204,6 +204,35 @@ def test_fill_repeats_the_last_frame_up_to_a_full_chunk_and_crops(make_tiny, ran
     assert torch.equal(fill.decode(latents), shorter.decode(full)[:, :, :12])
 
 
+@pytest.mark.parametrize("mode", ["causal", "non_causal"])
+def test_fill_means_nothing_where_there_are_no_chunks(make_tiny, random_video, mode):
+    video = random_video(6, 32, 32)
+    latents = make_tiny(temporal_mode=mode).encode(video)
+    assert torch.equal(make_tiny(temporal_mode=mode, partial_chunk="fill").encode(video), latents)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("rows", [None, 16])
+def test_a_gpu_gives_what_the_cpu_gives_with_the_state_in_host_memory(make_tiny, random_video, rows):
+    model, video = make_tiny(), random_video(24, 64, 64)
+    latents, expected = model.encode(video), model(video)
+    model, video = model.to("cuda"), video.to("cuda")
+    result = model.encode(video, rows_per_step=rows, offload_state=True)
+    torch.testing.assert_close(result.cpu(), latents, atol=1e-3, rtol=1e-3)
+    result = model.decode(result, rows_per_step=rows, offload_state=True)
+    torch.testing.assert_close(result.cpu(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_state_goes_to_host_memory_only_when_asked(make_tiny):
+    # The meta device stands for a GPU: it has no numbers, so moving them to the host fails where it is tried.
+    with torch.device("meta"):
+        model, video = make_tiny(), torch.empty(1, 3, 16, 32, 32)
+    model.encode(video)
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        model.encode(video, offload_state=True)
+
+
 def test_latents_come_out_normalised_and_go_in_normalised(make_tiny, random_video):
     video, mean, std = random_video(8, 32, 32), tuple(float(c) for c in range(16)), (0.5,)
     raw, scaled = make_tiny(), make_tiny(latents_mean=mean, latents_std=std)

@@ -195,7 +195,9 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         return total if self.config.temporal_mode == "non_causal" and total is not None else length
 
     def _fills(self, num_frames: int, length: int) -> bool:
-        return self.config.partial_chunk == "fill" and num_frames < length
+        """Whether a piece is filled up; where chunks do not matter there is nothing to fill."""
+        config = self.config
+        return config.partial_chunk == "fill" and config.temporal_mode == "chunk_causal" and num_frames < length
 
     def _statistics(self, name: str, like: Tensor) -> Tensor:
         return torch.tensor(getattr(self.config, name), dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
