@@ -62,7 +62,10 @@ def test_key_names_are_the_published_ones():
     assert "decoder.stages.6.op_list.4.main.conv1.conv.weight" not in keys
 
 
-@pytest.mark.parametrize("fields", [{}, OTHER_SIZES])
+NO_BLOCKS_AT_THE_ENDS = {"layers_per_block": (0, 1, 0, 1, 2, 0)}
+
+
+@pytest.mark.parametrize("fields", [{}, OTHER_SIZES, NO_BLOCKS_AT_THE_ENDS, {"layers_per_block": (0,) * 6}])
 @torch.no_grad()
 def test_export_and_import_agree_to_the_bit(make_tiny, random_video, tmp_path, fields):
     model = make_tiny(**fields)

@@ -102,12 +102,15 @@ def infer_config(state_dict: StateDict) -> dict[str, Any]:
     """
     found = [re.match(r"encoder\.stages\.(\d+)\.", key) for key in state_dict]
     stages = max((int(match[1]) for match in found if match), default=0)
-    if stages < 2:
+    if stages < 1:
         raise UserError("the checkpoint has no tensors named encoder.stages.1. and on: it is not a DC-AE-V checkpoint")
-    depths = tuple(
+    depths = [
         sum(f"encoder.stages.{stage}.op_list.{i}.main.conv1.conv.weight" in state_dict for i in range(1000))
         for stage in range(1, stages + 1)
-    )
+    ]
+    if f"encoder.stages.{stages}.op_list.{depths[-1]}.main.conv.conv.weight" in state_dict:
+        # A step leads out of the last stage that has tensors: the deepest stage has no blocks.
+        stages, depths = stages + 1, [*depths, 0]
     # Input channels of the conv that leaves each stage are that stage's width.
     leaving = [f"encoder.stages.{s}.op_list.{depths[s - 1]}.main.conv.conv.weight" for s in range(1, stages)]
     shapes = [_shape(state_dict, key) for key in leaving]
@@ -123,7 +126,7 @@ def infer_config(state_dict: StateDict) -> dict[str, Any]:
     return {
         "latent_channels": latent_channels,
         "block_out_channels": widths,
-        "layers_per_block": depths,
+        "layers_per_block": tuple(depths),
         "spatial_factors": (*spatial, 1),
         "temporal_factors": (*([1] * len(spatial)), factors[-1]),
         "posterior": "gaussian" if head[0] == 2 * latent_channels else "deterministic",
