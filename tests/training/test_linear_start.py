@@ -50,3 +50,14 @@ def test_a_fresh_model_codes_smooth_clips_at_once(smooth):
 def test_a_stage_too_narrow_for_the_pixels_is_refused(tiny, smooth):
     with pytest.raises(UserError, match=r"block_out_channels\[0\] is 8; .* more than 12"):
         start_from_dct(tiny, smooth)
+
+
+def test_improving_the_down_steps_together_loses_less(smooth):
+    def quality(refine_steps):
+        torch.manual_seed(0)
+        model = make_autoencoder("dcae-tiny-f32t4c16", block_out_channels=(24, 32, 32, 32, 32, 64), latent_channels=64)
+        start_from_dct(model, smooth, refine_steps=refine_steps)
+        with torch.no_grad():
+            return psnr(model(smooth[:4]), smooth[:4])
+
+    assert quality(20) > quality(0) + 0.5
