@@ -10,10 +10,8 @@ from dcvideogen.autoencoder.layers import (
     ResBlock,
     RMSNorm,
     Upsample,
-    averaging_shortcut,
-    pixel_shuffle_3d,
-    pixel_unshuffle_3d,
 )
+from dcvideogen.autoencoder.shuffle import averaging_shortcut, pixel_shuffle_3d, pixel_unshuffle_3d
 from dcvideogen.autoencoder.state import StreamState
 
 

@@ -41,3 +41,15 @@ def cut_into_chunks(pieces: Iterable[Tensor], length: int, total: int | None = N
                 del chunk
     if waiting:
         yield torch.cat(waiting, dim=2), True
+
+
+def first_frames(videos: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
+    """The first `num_frames` frames of a stream."""
+    left = num_frames
+    for video in videos:
+        if left <= 0:
+            return
+        yield video[:, :, :left]
+        left -= video.shape[2]
+    if left > 0:
+        raise UserError(f"num_frames is {num_frames}; the latents held only {num_frames - left} frames")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from dcvideogen.autoencoder.layers import TEMPORAL_MODES
 from dcvideogen.errors import UserError
 
 PARTIAL_CHUNKS = ("shorter", "fill")
@@ -75,3 +78,19 @@ def check_statistics(field: str, values: Sequence[float], latent_channels: int, 
         raise UserError(f"{field} has {len(values)} entries; it needs 1 or one per latent channel, {latent_channels}")
     if positive and min(values) <= 0:
         raise UserError(f"{field} holds {min(values)}; all entries must be above 0")
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raises UserError at the first field that no AutoencoderDCV can have."""
+    per_stage = ("block_out_channels", "layers_per_block", "spatial_factors", "temporal_factors")
+    check_lengths({name: config[name] for name in per_stage})
+    check_positive("latent_channels", [config["latent_channels"]])
+    for name in per_stage:
+        check_positive(name, config[name], minimum=0 if name == "layers_per_block" else 1)
+    check_widths(*(config[name] for name in per_stage if name != "layers_per_block"))
+    check_chunk_frames(config["chunk_frames"], math.prod(config["temporal_factors"]))
+    check_choice("temporal_mode", config["temporal_mode"], TEMPORAL_MODES)
+    check_choice("partial_chunk", config["partial_chunk"], PARTIAL_CHUNKS)
+    check_choice("posterior", config["posterior"], POSTERIORS)
+    check_statistics("latents_mean", config["latents_mean"], config["latent_channels"], positive=False)
+    check_statistics("latents_std", config["latents_std"], config["latent_channels"], positive=True)

@@ -14,8 +14,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
 from dcvideogen.autoencoder import config as checks
-from dcvideogen.autoencoder.chunks import cut_into_chunks
-from dcvideogen.autoencoder.layers import TEMPORAL_MODES
+from dcvideogen.autoencoder.chunks import cut_into_chunks, first_frames
 from dcvideogen.autoencoder.networks import Decoder, Encoder
 from dcvideogen.autoencoder.state import StreamState
 from dcvideogen.errors import UserError
@@ -59,28 +58,8 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         latent_space_id: str | None = None,
     ) -> None:
         super().__init__()
+        checks.check_config(self.config)
         self.geometry = Geometry(math.prod(spatial_factors), math.prod(temporal_factors), chunk_frames)
-        checks.check_lengths(
-            {
-                "block_out_channels": block_out_channels,
-                "layers_per_block": layers_per_block,
-                "spatial_factors": spatial_factors,
-                "temporal_factors": temporal_factors,
-            }
-        )
-        checks.check_positive("latent_channels", [latent_channels])
-        checks.check_positive("block_out_channels", block_out_channels)
-        checks.check_positive("layers_per_block", layers_per_block, minimum=0)
-        checks.check_positive("spatial_factors", spatial_factors)
-        checks.check_positive("temporal_factors", temporal_factors)
-        checks.check_widths(block_out_channels, spatial_factors, temporal_factors)
-        checks.check_chunk_frames(chunk_frames, self.geometry.temporal_ratio)
-        checks.check_choice("temporal_mode", temporal_mode, TEMPORAL_MODES)
-        checks.check_choice("partial_chunk", partial_chunk, checks.PARTIAL_CHUNKS)
-        checks.check_choice("posterior", posterior, checks.POSTERIORS)
-        checks.check_statistics("latents_mean", latents_mean, latent_channels, positive=False)
-        checks.check_statistics("latents_std", latents_std, latent_channels, positive=True)
-
         stages = (block_out_channels, layers_per_block, spatial_factors, temporal_factors, temporal_mode)
         moments = 2 if posterior == "gaussian" else 1
         self.encoder = Encoder(moments * latent_channels, *stages)
@@ -264,15 +243,3 @@ def check_video(video: Tensor) -> None:
 def check_rows_per_step(rows_per_step: int | None) -> None:
     if rows_per_step is not None and rows_per_step < 1:
         raise UserError(f"rows_per_step is {rows_per_step}; it must be at least 1, or None for whole chunks")
-
-
-def first_frames(videos: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
-    """The first `num_frames` frames of a stream."""
-    left = num_frames
-    for video in videos:
-        if left <= 0:
-            return
-        yield video[:, :, :left]
-        left -= video.shape[2]
-    if left > 0:
-        raise UserError(f"num_frames is {num_frames}; the latents held only {num_frames - left} frames")
