@@ -49,7 +49,7 @@ def test_overrides_are_read_as_yaml_and_reach_any_depth(path):
     ("override", "message"),
     [
         ("train.step=5", r"unknown key 'train\.step'; known here: steps, learning_rate"),
-        ("colour=red", r"unknown key 'colour'; known here: start, data, batches, loss, train"),
+        ("colour=red", r"unknown key 'colour'; known here: start, data, batches, loss, trainable, train"),
         ("batches.0.frames=5", r"unknown key 'batches\.0\.frames'; known here: share, batch_size, num_frames"),
         ("train.steps=many", r"train\.steps is 'many'; input should be a valid integer"),
         ("train.steps=0", r"train\.steps is 0; input should be greater than 0"),

@@ -2,8 +2,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dcvideogen.autoencoder.layers import ResBlock
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.state import StreamState
+from dcvideogen.errors import UserError
 from dcvideogen.training.autoencoder import (
     ReconstructionTask,
     charbonnier,
@@ -12,6 +14,7 @@ from dcvideogen.training.autoencoder import (
     psnr,
     start_from_folder,
 )
+from dcvideogen.training.loop import FitSettings, Trainer
 
 
 @pytest.fixture
@@ -63,6 +66,33 @@ def test_every_parameter_is_trained(tiny, video):
     parameters = built.parameters()["autoencoder"]
     assert len(parameters) == len(list(tiny.parameters()))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+
+
+def test_only_the_declared_parameters_move(tiny, video):
+    built = task(tiny, video, trainable=["decoder.layers.*.conv1.*", "decoder.layers.*.norm.*"])
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    trainer = Trainer(built, FitSettings(steps=2, learning_rate=0.01, warmup_steps=0, precision="fp32"))
+    trainer.train_step((video, 8))
+    moved = {name for name, value in tiny.state_dict().items() if not torch.equal(value, before[name])}
+    blocks = [index for index, layer in enumerate(tiny.decoder.layers) if isinstance(layer, ResBlock)]
+    parts = ("conv1.weight", "conv1.bias", "norm.weight", "norm.bias")
+    head = len(tiny.decoder.layers) - 1
+    expected = {f"decoder.layers.{index}.{part}" for index in blocks for part in parts}
+    assert moved == expected | {f"decoder.layers.{head}.norm.weight", f"decoder.layers.{head}.norm.bias"}
+
+
+def test_training_the_decoder_alone_keeps_the_latent_space(tiny, video, tmp_path):
+    built = task(tiny, video, trainable=["decoder.*"])
+    built.export(tmp_path / "before")
+    Trainer(built, FitSettings(steps=2, learning_rate=0.01)).train_step((video, 8))
+    built.export(tmp_path / "after")
+    ids = [AutoencoderDCV.from_pretrained(tmp_path / name).config.latent_space_id for name in ("before", "after")]
+    assert ids[0] == ids[1]
+
+
+def test_a_pattern_that_fits_nothing_is_told(tiny, video):
+    with pytest.raises(UserError, match=r"no parameter is named like 'decoder\.blocks\.\*'"):
+        task(tiny, video, trainable=["decoder.blocks.*"])
 
 
 def test_a_batch_can_be_run_with_a_shorter_chunk(tiny, video):

@@ -41,6 +41,7 @@ def run_recipe(recipe: AutoencoderRecipe, folder: Path, *, stop_at: int | None =
         make_model(recipe, sampler),
         sample=sample,
         held_out=read_held_out(recipe.data),
+        trainable=recipe.trainable,
         mse_weight=recipe.loss.mse,
         charbonnier_weight=recipe.loss.charbonnier,
         gradient_weight=recipe.loss.gradient,

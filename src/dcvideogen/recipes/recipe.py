@@ -77,12 +77,13 @@ class LossSettings(Frozen):
 
 
 class AutoencoderRecipe(Frozen):
-    """A complete run of `dcvideogen train-autoencoder`."""
+    """A complete run of `dcvideogen train-autoencoder`; `trainable` are patterns of parameter names."""
 
     start: StartSettings
     data: DataSettings
     batches: tuple[BatchSettings, ...] = Field(min_length=1)
     loss: LossSettings = LossSettings()
+    trainable: tuple[str, ...] = ("*",)
     train: FitSettings
 
 

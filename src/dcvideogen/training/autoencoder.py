@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.errors import UserError
 
 
 def charbonnier(reconstruction: Tensor, video: Tensor, epsilon: float) -> Tensor:
@@ -44,6 +46,7 @@ class ReconstructionTask:
     epsilon: where the Charbonnier term turns from square to absolute.
     held_out: named videos (1, 3, T, H, W) in [-1, 1] to measure on.
     sample: videos (B, 3, T, H, W) from the training clips, to measure the latents' mean and std on.
+    trainable: patterns of the names of parameters that are trained; all others stay as they are.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ReconstructionTask:
         *,
         sample: Tensor,
         held_out: dict[str, Tensor],
+        trainable: Sequence[str] = ("*",),
         mse_weight: float = 1.0,
         charbonnier_weight: float = 0.0,
         gradient_weight: float = 0.0,
@@ -59,6 +63,7 @@ class ReconstructionTask:
     ) -> None:
         self.model = model
         keep_full_precision(model)
+        choose_trainable(model, trainable)
         self.sample, self.held_out = sample, held_out
         self.mse_weight, self.charbonnier_weight = mse_weight, charbonnier_weight
         self.gradient_weight, self.epsilon = gradient_weight, epsilon
@@ -123,6 +128,16 @@ def start_from_folder(folder: Path) -> AutoencoderDCV:
     model = AutoencoderDCV.from_pretrained(folder, torch_dtype=torch.float32)
     model.register_to_config(latents_mean=(0.0,), latents_std=(1.0,), latent_space_id=None)
     return model.train()
+
+
+def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Only parameters whose name fits one of the patterns (as in a shell) get gradients."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"no parameter is named like {pattern!r}; there are {', '.join(names[:3])}, ...")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def keep_full_precision(model: AutoencoderDCV) -> None:
