@@ -21,11 +21,10 @@ from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.networks import DecoderHead
 from dcvideogen.autoencoder.state import StreamState
 from dcvideogen.errors import UserError
+from dcvideogen.training.blocks import COLOURS, cut, dct_basis, dct_matrix, from_blocks, to_blocks
 
 log = logging.getLogger(__name__)
 
-# Orthonormal rows: brightness, red-blue, green-magenta.
-COLOURS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-1, 2, -1]]) / torch.tensor([[3.0], [2], [6]]).sqrt()
 # The head's RMSNorm would divide by the picture's own size; one channel held at this value keeps it about constant.
 HELD = 16.0
 # The head's SiLU works at OFFSET + SLOPE * pixel, where it is close to a straight line.
@@ -62,35 +61,6 @@ def start_from_dct(model: AutoencoderDCV, videos: Tensor, refine_steps: int = 60
         set_decoder(model, latents, *least_squares(latents, wanted), basis)
         set_head(model.decoder.layers[-1])
     return float(energy[kept].sum() / energy.sum())
-
-
-def dct_matrix(n: int) -> Tensor:
-    """Orthonormal DCT-II (n, n), one frequency per row."""
-    angles = torch.outer(torch.arange(n), torch.arange(n) + 0.5) * (math.pi / n)
-    matrix = angles.cos() * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
-
-def dct_basis(indices: Tensor, t: int, b: int) -> Tensor:
-    """Basis pictures (len(indices), 3, t, b, b) of a t x b x b block; an index counts (colour, time, row, column)."""
-    colour, time = indices // (t * b * b), indices // (b * b) % t
-    row, column = indices // b % b, indices % b
-    d = dct_matrix(b)
-    return torch.einsum("nc,nt,nh,nw->ncthw", COLOURS[colour], dct_matrix(t)[time], d[row], d[column])
-
-
-def to_blocks(videos: Tensor, t: int, b: int) -> Tensor:
-    """(B, C, T, H, W) -> (blocks, C*t*b*b), blocks in (B, T, H, W) order."""
-    blocks = videos.unflatten(4, (-1, b)).unflatten(3, (-1, b)).unflatten(2, (-1, t))
-    return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(0, 3)
-
-
-def from_blocks(blocks: Tensor, shape: torch.Size, t: int, b: int) -> Tensor:
-    """The inverse of `to_blocks`."""
-    batch, channels, frames, height, width = shape
-    blocks = blocks.view(batch, frames // t, height // b, width // b, channels, t, b, b)
-    return blocks.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(shape)
 
 
 def least_squares(inputs: Tensor, targets: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
@@ -237,12 +207,6 @@ def set_decoder(model: AutoencoderDCV, latents: Tensor, weight: Tensor, bias: Te
             pictures = (directions / scales).T.unflatten(1, parts.shape[2:])
             ground = middle.view(1, *parts.shape[2:])
         set_step(step, maps, offsets)
-
-
-def cut(pictures: Tensor, t: int, s: int) -> Tensor:
-    """(n, 3, T, H, W) -> its parts (t*s*s, n, 3, T/t, H/s, W/s), in the order of the pixel-shuffle."""
-    parts = pictures.unflatten(4, (s, -1)).unflatten(3, (s, -1)).unflatten(2, (t, -1))
-    return parts.permute(2, 4, 6, 0, 1, 3, 5, 7).flatten(0, 2)
 
 
 def set_step(step: Upsample, maps: Tensor, offsets: Tensor) -> None:
