@@ -125,11 +125,42 @@ def test_a_tensor_of_a_wrong_shape_is_named(checkpoint):
         AutoencoderDCV.from_official_checkpoint(checkpoint, scaling_factor=1.0)
 
 
+@pytest.mark.parametrize("key", ["encoder.project_out.conv.weight", "encoder.project_in.conv.conv.weight"])
+@pytest.mark.parametrize("shape", [(3,), (0, 3, 3, 3, 3)])
+def test_a_tensor_that_no_convolution_has_is_named(checkpoint, key, shape):
+    change(checkpoint, lambda c: c["model_state_dict"].update({key: torch.zeros(shape)}))
+    with pytest.raises(UserError, match=f"'{key}' has shape .*; .out, in, 3, 3, 3. is what a convolution has"):
+        read_official_checkpoint(checkpoint, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tensor: tensor / 0, "holds numbers that are not finite"),
+        (lambda tensor: tensor.to(torch.int32), "holds torch.int32; floating-point"),
+    ],
+)
+def test_values_that_cannot_be_weights_are_refused(checkpoint, spoil, message):
+    key = "decoder.project_in.conv.bias"
+    change(checkpoint, lambda c: c["model_state_dict"].update({key: spoil(torch.ones(16))}))
+    with pytest.raises(UserError, match=f"'{key}' {message}"):
+        read_official_checkpoint(checkpoint, 1.0)
+
+
+def test_files_of_the_older_layout_are_read(checkpoint, tiny):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content, checkpoint, _use_new_zipfile_serialization=False)
+    loaded = AutoencoderDCV.from_official_checkpoint(checkpoint, scaling_factor=1.0)
+    assert torch.equal(loaded.encoder.layers[0].conv.weight, tiny.encoder.layers[0].conv.weight)
+
+
 def test_an_unknown_variant_asks_for_its_scaling_factor(checkpoint):
     with pytest.raises(UserError, match=r"no scaling factor is known for f32c16 .*give scaling_factor, or 1\.0"):
         read_official_checkpoint(checkpoint)
     with pytest.raises(UserError, match="scaling_factor is 0"):
         read_official_checkpoint(checkpoint, 0)
+    with pytest.raises(UserError, match="scaling_factor is inf"):
+        read_official_checkpoint(checkpoint, float("inf"))
 
 
 class Harmful:

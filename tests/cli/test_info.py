@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
@@ -58,6 +59,27 @@ def test_an_official_checkpoint_and_its_conversion(dcvideogen, info, refused, ti
         assert torch.equal(model.state_dict()[name], value)
     assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
     refused("not an empty folder", *arguments, "--scaling-factor", 1)
+    refused("--scaling-factor inf came", *arguments, "--scaling-factor", "inf")
+
+
+def test_a_full_disk_leaves_no_converted_folder(refused, tiny, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    checkpoint, folder = tmp_path / "official.pt", tmp_path / "converted"
+    tiny.to_official_checkpoint(checkpoint)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    refused(f"cannot write {folder}: No space left", "convert", checkpoint, "-o", folder, "--scaling-factor", 1)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_a_checkpoint_that_cannot_be_converted_is_not_taken_for_one(refused, tiny, tmp_path):
+    path = tmp_path / "official.pt"
+    tiny.to_official_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    del content["model_state_dict"]["decoder.project_out.op_list.0.bias"]
+    torch.save(content, path)
+    refused("lacks 'decoder.project_out.op_list.0.bias'", "info", path)
 
 
 def test_convert_refuses_what_is_no_checkpoint(refused, tmp_path):

@@ -11,7 +11,8 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,22 @@ def key_pairs(depths: tuple[int, ...]) -> Iterator[tuple[str, str]]:
 
 def load_state_dict(path: str | Path) -> StateDict:
     """The tensors of a checkpoint file: the first EMA entry where there is one, else the model's own."""
+    if not Path(path).exists():
+        raise UserError(f"no checkpoint at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise UserError(f"{path} cannot be read as a PyTorch file of plain tensors: {reason}") from error
+        # Only files in the zip layout can be mapped; older ones are read whole.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        # PyTorch's own words advise to run the code in the file.
+        raise UserError(
+            f"{path} cannot be read as a PyTorch file of plain tensors: it is damaged, no PyTorch file, or holds other "
+            "Python objects, which are never run; give an intact checkpoint"
+        ) from error
+    except Exception as error:  # other bytes make the unpickler fail in any way
+        reason = str(error).strip().split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0]
+        raise UserError(
+            f"{path} cannot be read as a PyTorch file of plain tensors ({reason}); give an intact checkpoint"
+        ) from error
     state_dict = content.get("model_state_dict") if isinstance(content, dict) else None
     ema = content.get("ema_model_state_dict") if isinstance(content, dict) else None
     if ema:
@@ -92,6 +102,13 @@ def _shape(state_dict: StateDict, key: str) -> torch.Size:
     if key not in state_dict:
         raise UserError(f"the checkpoint lacks {key!r}, the first key that DC-AE-V needs and it does not have")
     return state_dict[key].shape
+
+
+def _conv_shape(state_dict: StateDict, key: str) -> torch.Size:
+    shape = _shape(state_dict, key)
+    if len(shape) != 5 or 0 in shape:
+        raise UserError(f"{key!r} has shape {tuple(shape)}; (out, in, 3, 3, 3) is what a convolution has")
+    return shape
 
 
 def infer_config(state_dict: StateDict) -> dict[str, Any]:
@@ -113,16 +130,14 @@ def infer_config(state_dict: StateDict) -> dict[str, Any]:
         stages, depths = stages + 1, [*depths, 0]
     # Input channels of the conv that leaves each stage are that stage's width.
     leaving = [f"encoder.stages.{s}.op_list.{depths[s - 1]}.main.conv.conv.weight" for s in range(1, stages)]
-    shapes = [_shape(state_dict, key) for key in leaving]
-    head, stem = (
-        _shape(state_dict, "encoder.project_out.conv.weight"),
-        _shape(state_dict, "encoder.project_in.conv.conv.weight"),
-    )
+    shapes = [_conv_shape(state_dict, key) for key in leaving]
+    head = _conv_shape(state_dict, "encoder.project_out.conv.weight")
+    stem = _conv_shape(state_dict, "encoder.project_in.conv.conv.weight")
     widths = (*(shape[1] for shape in shapes), head[1])
     factors = [widths[0] // stem[0]]
     factors += [width // shape[0] for width, shape in zip(widths[1:], shapes, strict=True)]
     spatial = tuple(math.isqrt(factor) for factor in factors[:-1])
-    latent_channels = _shape(state_dict, "decoder.project_in.conv.weight")[1]
+    latent_channels = _conv_shape(state_dict, "decoder.project_in.conv.weight")[1]
     return {
         "latent_channels": latent_channels,
         "block_out_channels": widths,
@@ -143,11 +158,8 @@ def read_official_checkpoint(
     theirs = load_state_dict(path)
     fields = infer_config(theirs)
     names = dict(key_pairs(fields["layers_per_block"]))
-    for key in names.values():
-        _shape(theirs, key)
-    unexpected = sorted(set(theirs) - set(names.values()))
-    if unexpected:
-        raise UserError(f"{path} holds {unexpected[0]!r}, which DC-AE-V does not have ({len(unexpected)} such keys)")
+    check_keys(theirs, names.values())
+    check_values(theirs)
     if scaling_factor is None:
         variant = (math.prod(fields["spatial_factors"]), fields["latent_channels"])
         if variant not in OFFICIAL_SCALING_FACTORS:
@@ -157,11 +169,32 @@ def read_official_checkpoint(
                 "give scaling_factor, or 1.0 for raw latents"
             )
         scaling_factor = OFFICIAL_SCALING_FACTORS[variant]
-    if not scaling_factor > 0:
-        raise UserError(f"scaling_factor is {scaling_factor}; it must be above 0")
+    if not 0 < scaling_factor < math.inf:
+        raise UserError(f"scaling_factor is {scaling_factor}; it must be a number above 0")
     # The authors only trained and ran full chunks.
     fields |= {"chunk_frames": chunk_frames, "partial_chunk": "fill", "latents_std": (1 / scaling_factor,)}
     return fields, {ours: theirs[key] for ours, key in names.items()}
+
+
+def check_keys(state_dict: StateDict, expected: Iterable[str]) -> None:
+    """Raises UserError at the first key that is missing, then at the first that is not expected."""
+    expected = list(expected)
+    for key in expected:
+        _shape(state_dict, key)
+    unexpected = sorted(set(state_dict) - set(expected))
+    if unexpected:
+        raise UserError(
+            f"the checkpoint holds {unexpected[0]!r}, which DC-AE-V does not have ({len(unexpected)} such keys)"
+        )
+
+
+def check_values(state_dict: StateDict) -> None:
+    """Raises UserError at the first tensor that holds something else than finite floating-point numbers."""
+    for key, tensor in state_dict.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{key!r} holds {tensor.dtype}; floating-point numbers are needed")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{key!r} holds numbers that are not finite; the checkpoint is broken")
 
 
 def check_shapes(model: AutoencoderDCV, state_dict: StateDict) -> None:

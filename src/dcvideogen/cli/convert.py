@@ -23,13 +23,15 @@ def convert(
 ) -> None:
     """Turn an official checkpoint into a model folder (config.json and safetensors)."""
     options.check_at_least_one("--chunk-frames", chunk_frames)
-    if scaling_factor is not None and not scaling_factor > 0:
+    if scaling_factor is not None and not 0 < scaling_factor < float("inf"):
         raise UserError(f"--scaling-factor {scaling_factor} came; a number above 0 is allowed")
     if not checkpoint.is_file():
         kind = "a folder" if checkpoint.is_dir() else "no such file"
         raise UserError(f"{checkpoint}: {kind}; give an official checkpoint (.pt)")
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"-o {output} exists and is not an empty folder; choose a new one or remove it")
+
+    from safetensors import SafetensorError
 
     from dcvideogen.autoencoder.model import AutoencoderDCV
     from dcvideogen.cli.describe import model_facts
@@ -38,7 +40,10 @@ def convert(
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        model.save_pretrained(temporary)
+        try:
+            model.save_pretrained(temporary)
+        except SafetensorError as error:  # its name for a full disk
+            raise UserError(f"cannot write {output}: {error}; free some space or choose another place") from error
         if output.exists():
             output.rmdir()  # empty: checked above
         os.replace(temporary, output)

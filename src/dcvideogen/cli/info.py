@@ -119,11 +119,12 @@ def is_checkpoint(path: Path) -> bool:
 def describe_checkpoint(path: Path) -> tuple[str, dict[str, Any]]:
     import math
 
-    from dcvideogen.autoencoder.official import infer_config, load_state_dict
+    from dcvideogen.autoencoder.official import check_keys, infer_config, key_pairs, load_state_dict
     from dcvideogen.cli.describe import file_size
 
     tensors = load_state_dict(path)
     fields = infer_config(tensors)
+    check_keys(tensors, (key for _, key in key_pairs(fields["layers_per_block"])))
     spatial, temporal = math.prod(fields["spatial_factors"]), math.prod(fields["temporal_factors"])
     channels = fields["latent_channels"]
     return "an official DC-AE-V checkpoint", {
