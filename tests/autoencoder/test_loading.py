@@ -41,6 +41,13 @@ def test_the_dtype_can_be_chosen(folder):
     assert load_autoencoder(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_a_space_without_a_name_has_the_same_one_in_every_dtype(folder, tiny):
+    names = {load_autoencoder(folder, dtype=dtype).config.latent_space_id for dtype in (None, torch.bfloat16)}
+    assert names == {tiny.fingerprint()}
+    change_config(folder, latent_space_id="abc")
+    assert load_autoencoder(folder, dtype=torch.bfloat16).config.latent_space_id == "abc"
+
+
 def test_a_path_or_name_that_is_nothing_lists_the_bundled_models(tmp_path):
     with pytest.raises(UserError, match=r"no model 'dcae-large': neither an existing path nor .*dcae-small-f32t4c128"):
         load_autoencoder("dcae-large")

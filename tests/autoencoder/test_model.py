@@ -278,10 +278,12 @@ def test_bf16_stays_close_to_fp32(make_tiny, random_video):
     assert (out - expected).square().mean() < 1e-3 * expected.square().mean()
 
 
-def test_the_fingerprint_names_encoder_and_normalisation_but_not_decoder_or_dtype(make_tiny):
+def test_the_fingerprint_names_encoder_and_normalisation_but_not_decoder_or_dtype(make_tiny, tmp_path):
     model = make_tiny()
     name = model.fingerprint()
     assert make_tiny().to(torch.float16).to(torch.float32).fingerprint() == name
+    model.save_pretrained(tmp_path)
+    assert dcvideogen.AutoencoderDCV.from_pretrained(tmp_path).fingerprint() == name
     model.decoder.layers[0].weight.zero_()
     assert model.fingerprint() == name
     assert make_tiny(latents_std=(2.0,)).fingerprint() != name
@@ -303,7 +305,9 @@ def test_the_fingerprint_names_encoder_and_normalisation_but_not_decoder_or_dtyp
             lambda m: list(m.encode_stream([torch.zeros(1, 3, 8, 32, 32), torch.zeros(1, 3, 8, 32, 64)])),
             "in a stream whose",
         ),
+        (lambda m: list(m.encode_stream([torch.zeros(1, 4, 8, 32, 32)])), r"video of shape \(1, 4, 8, 32, 32\)"),
         (lambda m: list(m.decode_stream([torch.zeros(1, 16, 2, 1, 1)], num_frames=9)), "held only 8 frames"),
+        (lambda m: list(m.decode_stream([torch.zeros(1, 16, 2, 1, 1)], num_frames=0)), "num_frames is 0; at least 1"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(tiny, call, message):

@@ -88,6 +88,9 @@ def test_a_model_without_a_named_space_is_known_by_its_weights(clip, dcvideogen,
     path = tmp_path / "clip.safetensors"
     assert dcvideogen("encode", clip, "-o", path, "--model", tmp_path / "a").code == 0
     assert dcvideogen("decode", path, "-o", tmp_path / "a.mkv", "--model", tmp_path / "a").code == 0
+    other_dtype = dcvideogen("decode", path, "-o", tmp_path / "a.mkv", "--model", tmp_path / "a", "--dtype", "bf16")
+    assert other_dtype.code == 0, other_dtype.err
+    assert not other_dtype.err
     refused("decodes space", "decode", path, "-o", tmp_path / "b.mkv", "--model", tmp_path / "b")
 
 

@@ -123,6 +123,8 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
     ) -> Iterator[Tensor]:
         """Pieces of latents (B, C, any, h, w) in, frames of a chunk out; joined they equal one `decode`."""
         self._check_streamable()
+        if num_frames is not None and num_frames < 1:
+            raise UserError(f"num_frames is {num_frames}; at least 1 is allowed, or None for all")
         videos = self._decode(latents, None, height, width, rows_per_step, offload_state)
         return videos if num_frames is None else first_frames(videos, num_frames)
 
@@ -137,6 +139,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         state = StreamState(offload_state)
         length = self.geometry.chunk_frames
         for chunk, is_last in cut_into_chunks(videos, self._chunk_length(length, total), total):
+            check_video(chunk)
             state.keep_frames = not is_last
             num_frames = chunk.shape[2]
             padded = length if self._fills(num_frames, length) else self.geometry.padded_frames(num_frames)
@@ -208,7 +211,9 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
             digest.update(name.encode())
             digest.update(tensor.detach().to("cpu", torch.float16).contiguous().view(torch.uint8).numpy())
         for field in ("latent_channels", "chunk_frames", "temporal_mode", "latents_mean", "latents_std"):
-            digest.update(f"{field}={getattr(self.config, field)}".encode())
+            value = getattr(self.config, field)
+            # Tuples have become lists where the configuration was read from a file.
+            digest.update(f"{field}={tuple(value) if isinstance(value, list) else value}".encode())
         return digest.hexdigest()[:16]
 
     @classmethod
