@@ -139,6 +139,14 @@ def test_a_damaged_image_is_named_or_left_out(tmp_path, caplog, suffix):
     assert "frame 2 is left out" in caplog.text
 
 
+def test_keeping_nothing_of_a_damaged_image_is_an_error_that_says_so(tmp_path):
+    path = tmp_path / "half.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 45, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"half\.jpg: no frame of it could be read"):
+        list(iterate_frames(path, on_error="keep"))
+
+
 def test_what_is_no_image_is_said(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.jpg").touch()

@@ -1,5 +1,6 @@
 """Writing: what comes back, what the file says about itself, and nothing half-written."""
 
+import errno
 import logging
 from fractions import Fraction
 
@@ -152,6 +153,22 @@ def test_while_writing_the_name_is_not_taken_and_then_it_is_replaced(tmp_path, n
             assert path.exists() == existed
         assert len(list(iterate_frames(path))) == length
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a"])
+@pytest.mark.parametrize("step", ["_open", "_target.write", "_target.close"])
+def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path, monkeypatch, name, step):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "temporary name")
+
+    writer = VideoWriter(tmp_path / name, fps=25)
+    with pytest.raises(UserError, match=rf"cannot write .*{name}: No space left on device; free"), writer:  # noqa: PT012
+        if step != "_open":
+            writer.write(noise_frames(1, 16, 16)[0])
+        owner = writer._target if "." in step else writer
+        monkeypatch.setattr(owner, step.rpartition(".")[2], fail)
+        writer.write(noise_frames(1, 16, 16)[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_frame_is_an_error_and_no_file(tmp_path):

@@ -56,6 +56,8 @@ def iterate_frames(
     for frame in frames:
         empty = False
         yield frame
+    if empty and start_frame == 0:
+        raise UserError(f"{path}: no frame of it could be read; give an intact file")
     if empty:
         raise UserError(f"{path}: start_frame {start_frame} is behind its last frame; give a smaller one")
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +73,8 @@ class VideoWriter:
         height, width, _ = check_frame(frame).shape
         if self._size is None:
             self._size = (height, width)
-            self._target = self._open(height, width)
+            with self._named_errors():
+                self._target = self._open(height, width)
         if (height, width) != self._size:
             raise UserError(
                 f"frame {self.num_frames} is {width}x{height}; {self._size[1]}x{self._size[0]} is allowed, the size "
@@ -80,7 +82,8 @@ class VideoWriter:
             )
         if self._suffix == ".mp4" and (height % 2 or width % 2):
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._target.write(np.ascontiguousarray(frame))
+        with self._named_errors():
+            self._target.write(np.ascontiguousarray(frame))
         self.num_frames += 1
 
     def __exit__(
@@ -95,13 +98,24 @@ class VideoWriter:
         try:
             if self._target is None:
                 raise UserError(f"no frame was written to {self.path.name}; at least 1 is needed; check the input")
-            self._target.close()
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            os.replace(self._temporary, self.path)
+            with self._named_errors():
+                self._target.close()
+                if self.path.is_dir():
+                    shutil.rmtree(self.path)
+                os.replace(self._temporary, self.path)
         except BaseException:
             _remove(self._temporary)
             raise
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Full disks and forbidden folders under the name that the user gave, not the temporary one."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space or choose another place"
+            ) from error
 
     def _open(self, height: int, width: int) -> H264File | FFV1File | PngFolder:
         if self._suffix in _FOLDER_SUFFIXES:
