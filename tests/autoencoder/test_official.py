@@ -172,7 +172,7 @@ class Harmful:
     ("content", "message"),
     [
         (b"", "cannot be read as a PyTorch file"),
-        (b"not a checkpoint", "cannot be read as a PyTorch file"),
+        (b"not a checkpoint", "damaged, no PyTorch file, or holds other Python objects"),
         ({"state": 1}, "not an official DC-AE-V checkpoint"),
         ([1, 2], "not an official DC-AE-V checkpoint"),
         ({"model_state_dict": {}}, "no tensors named encoder.stages.1."),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -75,16 +74,15 @@ def load_state_dict(path: str | Path) -> StateDict:
     try:
         # Only files in the zip layout can be mapped; older ones are read whole.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        # PyTorch's own words advise to run the code in the file.
-        raise UserError(
-            f"{path} cannot be read as a PyTorch file of plain tensors: it is damaged, no PyTorch file, or holds other "
-            "Python objects, which are never run; give an intact checkpoint"
-        ) from error
-    except Exception as error:  # other bytes make the unpickler fail in any way
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0]
         raise UserError(
             f"{path} cannot be read as a PyTorch file of plain tensors ({reason}); give an intact checkpoint"
+        ) from error
+    except Exception as error:  # bytes of any other file make the unpickler fail in any way, with words of no use
+        raise UserError(
+            f"{path} cannot be read as a PyTorch file of plain tensors: it is damaged, no PyTorch file, or holds other "
+            "Python objects, which are never run; give an intact checkpoint"
         ) from error
     state_dict = content.get("model_state_dict") if isinstance(content, dict) else None
     ema = content.get("ema_model_state_dict") if isinstance(content, dict) else None
