@@ -137,3 +137,8 @@ def test_decode_refuses_wrong_options(encoded, refused, tmp_path):
     refused("--crf 99 came", "decode", encoded, "-o", tmp_path / "out.mp4", "--crf", 99)
     refused("--rows-per-step 0", "decode", encoded, "-o", tmp_path / "out.mp4", "--rows-per-step", 0)
     refused("--device x", "decode", encoded, "-o", tmp_path / "out.mp4", "--device", "x")
+
+
+def test_latents_cannot_replace_a_folder(clip, refused, model_folder, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    refused("is a folder", "encode", clip, "-o", tmp_path / "folder.safetensors", "--model", model_folder)

@@ -225,3 +225,11 @@ def test_rates_are_read_exactly():
     assert parse_fps(None) is None
     with pytest.raises(UserError, match="such as 24"):
         parse_fps("0")
+
+
+@pytest.mark.parametrize("blocked", ["latents.safetensors", "strip.png", "metrics.json"])
+def test_results_that_cannot_be_written_name_the_folder(clip, refused, model_folder, tmp_path, blocked):
+    (tmp_path / "out" / blocked / "in the way").mkdir(parents=True)
+    refused(f"cannot write to {tmp_path / 'out'}: Is a directory", "reconstruct", clip, "-o", tmp_path / "out",
+            "--model", model_folder, "--num-frames", 2)  # fmt: skip
+    assert not list(tmp_path.glob("out/.*"))

@@ -103,3 +103,5 @@ def choose_dtype(dtype: str) -> "torch.dtype | None":
 def check_latents_output(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"-o {path.name} came; a name that ends in .safetensors is allowed")
+    if path.is_dir():
+        raise UserError(f"-o {path} is a folder; the name of a file is allowed, existing or new")

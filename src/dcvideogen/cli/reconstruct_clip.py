@@ -4,7 +4,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -140,8 +140,9 @@ def reconstruct_clip(
     joined = torch.cat(held, dim=1)
     report = measures.metrics.report()
     info = LatentsInfo(height, width, report["num_frames"], fps, latent_space_id(model), name)
-    write_latents(outputs.latents, joined, info)
-    measures.strip.save(outputs.strip)
+    with named_errors(outputs.folder):
+        write_latents(outputs.latents, joined, info)
+        measures.strip.save(outputs.strip)
     result = {
         "input": path.name,
         "model": name,
@@ -161,8 +162,20 @@ def reconstruct_clip(
         "seconds": {"total": watch.total_s, **watch.seconds},
         "peak_memory": memory.report(),
     }
-    write_json(outputs.metrics, result)
+    with named_errors(outputs.folder):
+        write_json(outputs.metrics, result)
     return result
+
+
+@contextmanager
+def named_errors(folder: Path) -> Iterator[None]:
+    """Full disks and forbidden folders under the name that the user gave, not that of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; free some space or choose another place"
+        ) from error
 
 
 def remembered(frames: Iterable[np.ndarray], waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:
@@ -184,5 +197,8 @@ def device_name(device: torch.device) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Writes strict JSON through a temporary name."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.json")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

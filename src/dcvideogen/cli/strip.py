@@ -47,8 +47,11 @@ class Strip:
                 draw.text((corner[0] + 2, corner[1] + 1), name, fill="white")
                 sheet.paste(Image.fromarray(picture), (corner[0], corner[1] + _LABEL))
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
-        sheet.save(temporary)
-        os.replace(temporary, path)
+        try:
+            sheet.save(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:
