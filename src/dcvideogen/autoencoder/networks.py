@@ -44,7 +44,10 @@ def freeze_mmap_threshold() -> None:
 
 
 class Network(nn.Module):
-    """What encoder and decoder share: a list of layers and, for each, the pixels per row of its input."""
+    """What encoder and decoder share: a list of layers, and how many pixels of the video a row of each input spans.
+
+    strides: one per layer, and the output's at the end.
+    """
 
     def __init__(self, layers: list[nn.Module], strides: list[int]) -> None:
         super().__init__()
@@ -55,10 +58,20 @@ class Network(nn.Module):
         """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             freeze_mmap_threshold()
-        limits = None
-        if rows_per_step is not None:
-            limits = [max(1, rows_per_step // stride) for stride in self.strides]
-        return run(list(self.layers), x, state, True, limits)
+        layers = list(self.layers)
+        if rows_per_step is None:
+            return run(layers, x, state, True, None)
+        limits = [max(1, rows_per_step // stride) for stride in self.strides[:-1]]
+        pieces = x.split(limits[0], dim=-2)
+        result, top = None, 0
+        for index, piece in enumerate(pieces):
+            rows = run(layers, piece, state, index == len(pieces) - 1, limits)
+            if result is None:  # one buffer, filled as rows come: joining them at the end would hold them twice
+                height = x.shape[-2] * self.strides[0] // self.strides[-1]
+                result = rows.new_empty(*rows.shape[:3], height, rows.shape[4])
+            result[..., top : top + rows.shape[-2], :] = rows
+            top += rows.shape[-2]
+        return result
 
 
 class DecoderHead(nn.Module):
@@ -97,7 +110,7 @@ class Encoder(Network):
             strides += [stride] * depth
             previous = width
         layers.append(ChunkCausalConv3d(previous, out_channels, temporal_mode))
-        super().__init__(layers, [*strides, stride])
+        super().__init__(layers, [*strides, stride, stride])
 
 
 class Decoder(Network):
@@ -127,4 +140,4 @@ class Decoder(Network):
                 layers.append(Upsample(widths[stage], widths[stage - 1], s, t, temporal_mode))
             else:
                 layers.append(DecoderHead(widths[0], s, t, temporal_mode))
-        super().__init__(layers, strides)
+        super().__init__(layers, [*strides, stride])
