@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PRESET = "f32t4c32-narrow"  # the published depths at an eighth of the widths
+QUARTER, EIGHTH = "f32t4c32-quarter", "f32t4c32-narrow"  # the published depths, these shares of the widths
 PIECE = 4  # frames that are made at a time, so that the clip itself is never held
 
 
@@ -29,7 +29,7 @@ def resident_bytes(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def measure(direction: str, size: int, num_frames: int, rows: int | None, dtype: str) -> dict:
+def measure(preset: str, direction: str, size: int, num_frames: int, rows: int | None, dtype: str) -> dict:
     """Runs one case in this process."""
     import torch
 
@@ -37,7 +37,7 @@ def measure(direction: str, size: int, num_frames: int, rows: int | None, dtype:
 
     torch.manual_seed(0)
     precision = getattr(torch, dtype)
-    model = make_autoencoder(PRESET).eval().to(precision).to(memory_format=torch.channels_last_3d)
+    model = make_autoencoder(preset).eval().to(precision).to(memory_format=torch.channels_last_3d)
     geometry, channels = model.geometry, model.config.latent_channels
 
     def videos(total: int, side: int) -> Iterator[torch.Tensor]:
@@ -75,19 +75,20 @@ def run_case(*case: object) -> dict:
 
 
 def published_table(strip_units: float, whole_units: float) -> list[str]:
-    """What follows for the published f32 decoder in bf16, from the measured units: GiB, weights included."""
+    """What follows for the published f32 decoder in bf16 from units measured on one chunk: GiB, weights included."""
     weights = 1222e6 * 2 / 2**30
     state = 23.4  # frames that the convs keep between chunks, in units (one per conv)
+    video, video_at_an_eighth = 1.9, 15.0  # a chunk of video coming out, in units
     lines = [
         "| f32 decoder, bf16, with weights, GiB | whole chunks | 16 rows per step | same, state in host memory |",
         "|---|---|---|---|",
     ]
     for height, width in ((480, 832), (704, 1280), (1088, 1920), (2176, 3840)):
         unit = 256 * (height // 2) * (width // 2) * 2 / 2**30
-        # Rows that wait in the convs do not grow with the height; the measured figure is for 704 lines.
-        strips = strip_units * 704 / height
+        # Rows at work or waiting do not grow with the height, and the unit does; measured at 704 lines.
+        strips = (strip_units - video_at_an_eighth) * 704 / height + video
         lines.append(
-            f"| {height}x{width} | {weights + whole_units * unit:.1f} | {weights + (strips + state) * unit:.1f} "
+            f"| {height}x{width} | {weights + (whole_units + state) * unit:.1f} | {weights + (strips + state) * unit:.1f} "
             f"| {weights + strips * unit:.1f} |"
         )
     return lines
@@ -104,37 +105,39 @@ def main() -> None:
         return
 
     lines = [
-        f"# Memory of {PRESET}, fp32, {arguments.hardware}",
+        f"# Memory of encoding and decoding, fp32, {arguments.hardware}",
         "",
         "Made by `python benchmarks/memory.py`. Unit: a frame of the shallowest stage. 80 and 400 frames are streams: "
         "the frames between chunks (23.4 units) count. 40 frames are one `encode` or `decode`. A chunk of video "
-        "is 15 units at these widths (1.9 at the published ones), going in or coming out.",
+        "is 15 units at an eighth of the widths, 7.5 at a quarter, 1.9 at the published ones, going in or coming out.",
         "",
-        "| direction | size | frames | rows per step | peak MiB | units | of whole chunk | CPU seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| preset | direction | size | frames | rows per step | peak MiB | units | of whole chunk | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     units: dict[tuple, float] = {}
     for direction in ("encode", "decode"):
-        for size, num_frames, rows in (
-            (128, 80, None),
-            (128, 400, None),
-            (128, 80, 16),
-            (128, 400, 16),
-            (256, 40, None),
-            (256, 40, 16),
-            (704, 40, None),
-            (704, 40, 16),
+        for preset, size, num_frames, rows in (
+            (EIGHTH, 128, 80, None),
+            (EIGHTH, 128, 400, None),
+            (EIGHTH, 128, 80, 16),
+            (EIGHTH, 128, 400, 16),
+            (EIGHTH, 256, 40, None),
+            (EIGHTH, 256, 40, 16),
+            (QUARTER, 256, 40, None),
+            (QUARTER, 256, 40, 16),
+            (EIGHTH, 704, 40, None),
+            (EIGHTH, 704, 40, 16),
         ):
-            result = run_case(direction, size, num_frames, rows, "float32")
-            units[direction, size, num_frames, rows] = result["units"]
-            whole = units[direction, size, num_frames, None]
+            result = run_case(preset, direction, size, num_frames, rows, "float32")
+            units[preset, direction, size, num_frames, rows] = result["units"]
+            whole = units[preset, direction, size, num_frames, None]
             ratio = f"{result['units'] / whole:.0%}" if rows else ""
             lines.append(
-                f"| {direction} | {size}x{size} | {num_frames} | {rows or 'all'} | {result['peak_mib']:.0f} "
+                f"| {preset} | {direction} | {size}x{size} | {num_frames} | {rows or 'all'} | {result['peak_mib']:.0f} "
                 f"| {result['units']:.1f} | {ratio} | {result['cpu_seconds']:.0f} |"
             )
             print(lines[-1], flush=True)
-    lines += ["", *published_table(units["decode", 704, 40, 16], units["decode", 256, 40, None])]
+    lines += ["", *published_table(units[EIGHTH, "decode", 704, 40, 16], units[QUARTER, "decode", 256, 40, None])]
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n")
     print("\n".join(lines[-7:]))

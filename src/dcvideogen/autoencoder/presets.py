@@ -49,7 +49,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "block_out_channels": (24, 48, 96, 128, 128, 256),
         "layers_per_block": (0, 1, 1, 1, 1, 0),
     },
-    # The published depths at CPU widths: for the memory and speed benchmarks.
+    # The published depths at a quarter and at an eighth of the widths: for the memory and speed benchmarks.
+    "f32t4c32-quarter": {**F32T4, "block_out_channels": (64, 128, 128, 256, 256, 256)},
     "f32t4c32-narrow": {**F32T4, "block_out_channels": (32, 64, 64, 128, 128, 128)},
     # For tests.
     "dcae-tiny-f32t4c16": {
