@@ -87,10 +87,8 @@ def published_table(strip_units: float, whole_units: float) -> list[str]:
         unit = 256 * (height // 2) * (width // 2) * 2 / 2**30
         # Rows at work or waiting do not grow with the height, and the unit does; measured at 704 lines.
         strips = (strip_units - video_at_an_eighth) * 704 / height + video
-        lines.append(
-            f"| {height}x{width} | {weights + (whole_units + state) * unit:.1f} | {weights + (strips + state) * unit:.1f} "
-            f"| {weights + strips * unit:.1f} |"
-        )
+        whole, resident, offloaded = (weights + u * unit for u in (whole_units + state, strips + state, strips))
+        lines.append(f"| {height}x{width} | {whole:.1f} | {resident:.1f} | {offloaded:.1f} |")
     return lines
 
 
