@@ -96,10 +96,10 @@ def test_convert_refuses_what_is_no_checkpoint(refused, tmp_path):
     assert not out.exists()
 
 
-def test_a_run_folder_and_results_of_reconstruct(clip, info, dcvideogen, model_folder, tmp_path):
+def test_a_run_folder_and_results_of_reconstruct(clip, info, refused, dcvideogen, model_folder, tmp_path):
     run = tmp_path / "run"
-    (run / "step-00000010").mkdir(parents=True)
-    (run / "step-00000010" / "COMPLETE").touch()
+    (run / "checkpoints" / "step-00000010").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000010" / "COMPLETE").touch()
     record = {"command": "train-autoencoder", "seed": 7, "metrics": {"psnr": 25.5}, "versions": {"torch": "2.13"}}
     (run / "run.json").write_text(json.dumps(record))
     words = info(run)
@@ -107,6 +107,11 @@ def test_a_run_folder_and_results_of_reconstruct(clip, info, dcvideogen, model_f
         assert fact in words
     dcvideogen("reconstruct", clip, "-o", tmp_path / "out", "--model", model_folder, "--num-frames", 2)
     assert "results of reconstruct input clip.mkv model tiny clip 2 frames of 64x48" in info(tmp_path / "out")
+    both = tmp_path / "both"
+    dcvideogen("reconstruct", clip, clip, "-o", both, "--model", model_folder, "--num-frames", 2)
+    assert "results of reconstruct for 2 inputs clip.mkv" in info(both)
+    (both / "summary.json").write_text("{}")
+    refused("holds no JSON list", "info", both)
 
 
 def test_what_cannot_be_told_is_one_line(refused, broken_clip, tmp_path):

@@ -52,7 +52,7 @@ def is_run(path: Path) -> bool:
 
 def describe_run(path: Path) -> tuple[str, dict[str, Any]]:
     run = read_json(path / "run.json")
-    checkpoints = sorted(folder.parent.name for folder in path.glob("*/COMPLETE"))
+    checkpoints = sorted(folder.parent.name for folder in path.glob("checkpoints/*/COMPLETE"))
     versions, metrics = run.get("versions"), run.get("metrics")
     return f"a run of {run.get('command', 'an unknown command')}", {
         "seed": run.get("seed"),
@@ -79,6 +79,20 @@ def describe_results(path: Path) -> tuple[str, dict[str, Any]]:
         }
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / 'metrics.json'} is not one of `dcvideogen reconstruct` (no {error})") from error
+
+
+def is_summary(path: Path) -> bool:
+    return (path / "summary.json").is_file()
+
+
+def describe_summary(path: Path) -> tuple[str, dict[str, Any]]:
+    rows = read_json(path / "summary.json", list)
+    try:
+        return f"results of reconstruct for {len(rows)} inputs", {
+            row["input"]: row.get("error") or number(row["psnr_db"], 2, " dB") for row in rows
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / 'summary.json'} is not one of `dcvideogen reconstruct` ({error})") from error
 
 
 def is_safetensors(path: Path) -> bool:
@@ -161,19 +175,20 @@ KINDS = (
     (is_model, describe_model),
     (is_run, describe_run),
     (is_results, describe_results),
+    (is_summary, describe_summary),
     (is_safetensors, describe_safetensors),
     (is_checkpoint, describe_checkpoint),
     (lambda path: True, describe_video),
 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: type = dict) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
+    if not isinstance(content, kind):
+        raise UserError(f"{path} holds no JSON {'object' if kind is dict else 'list'}")
     return content
 
 
