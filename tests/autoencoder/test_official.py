@@ -1,5 +1,6 @@
 import pytest
 import torch
+from plain_network import PlainNetwork
 
 from dcvideogen import AutoencoderDCV
 from dcvideogen.autoencoder.official import infer_config, key_pairs, read_official_checkpoint
@@ -74,6 +75,19 @@ def test_export_and_import_agree_to_the_bit(make_tiny, random_video, tmp_path, f
     video = random_video(16, 32, 64)
     assert torch.equal(loaded.encode(video), model.encode(video))
     assert torch.equal(loaded(video), model(video))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fields", [{}, OTHER_SIZES, NO_BLOCKS_AT_THE_ENDS])
+def test_full_chunks_agree_with_a_plain_network_in_the_authors_names(make_tiny, random_video, tmp_path, fields):
+    make_tiny(**fields).to_official_checkpoint(tmp_path / "a.pt")
+    weights = torch.load(tmp_path / "a.pt", weights_only=True)["model_state_dict"]
+    plain = PlainNetwork(weights, chunk=8, t=4)
+    loaded = AutoencoderDCV.from_official_checkpoint(tmp_path / "a.pt", scaling_factor=1.0, chunk_frames=8)
+    video = random_video(24, 64, 96)
+    latents = plain.encode(video)
+    torch.testing.assert_close(loaded.encode(video), latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loaded.decode(latents), plain.decode(latents), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
