@@ -82,12 +82,30 @@ def test_only_the_declared_parameters_move(tiny, video):
 
 
 def test_training_the_decoder_alone_keeps_the_latent_space(tiny, video, tmp_path):
-    built = task(tiny, video, trainable=["decoder.*"])
-    built.export(tmp_path / "before")
-    Trainer(built, FitSettings(steps=2, learning_rate=0.01)).train_step((video, 8))
+    task(tiny, video).export(tmp_path / "before")
+    model = start_from_folder(tmp_path / "before")
+    other_clips = (video[..., :16] * 0.3).repeat(1, 1, 1, 1, 2)
+    built = task(model, other_clips, trainable=["decoder.*"])
+    Trainer(built, FitSettings(steps=2, learning_rate=0.01, warmup_steps=0)).train_step((video, 8))
     built.export(tmp_path / "after")
-    ids = [AutoencoderDCV.from_pretrained(tmp_path / name).config.latent_space_id for name in ("before", "after")]
-    assert ids[0] == ids[1]
+    before, after = (AutoencoderDCV.from_pretrained(tmp_path / name) for name in ("before", "after"))
+    for field in ("latent_space_id", "latents_mean", "latents_std"):
+        assert after.config[field] == before.config[field]
+    assert not torch.equal(before.decoder.layers[1].conv1.weight, after.decoder.layers[1].conv1.weight)
+    with torch.no_grad():
+        assert torch.equal(before.encode(video), after.encode(video))
+
+
+def test_training_the_encoder_makes_a_new_latent_space(tiny, video, tmp_path):
+    task(tiny, video).export(tmp_path / "before")
+    built = task(start_from_folder(tmp_path / "before"), video * 0.3)
+    built.export(tmp_path / "after")
+    before, after = (AutoencoderDCV.from_pretrained(tmp_path / name) for name in ("before", "after"))
+    assert after.config.latent_space_id == after.fingerprint() != before.config.latent_space_id
+    with torch.no_grad():
+        std, mean = torch.std_mean(after.float().encode(video * 0.3), dim=(0, 2, 3, 4))
+    assert mean.abs().max() < 0.05
+    assert (std - 1).abs().max() < 0.05
 
 
 def test_a_pattern_that_fits_nothing_is_told(tiny, video):
@@ -148,6 +166,8 @@ def test_training_goes_on_from_an_exported_folder(tiny, video, tmp_path):
     again = start_from_folder(tmp_path / "model")
     assert again.dtype == torch.float32
     assert task(again, video).metrics()["psnr"] == pytest.approx(built.metrics()["psnr"], abs=0.05)
+    config = again.config
+    mean, std = (torch.tensor(config[name]).view(-1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
     with torch.no_grad():
         raw = tiny.encode(video)
-        assert (again.encode(video) - raw).abs().max() < 0.02 * raw.abs().max()
+        assert (again.encode(video) * std + mean - raw).abs().max() < 0.02 * raw.abs().max()

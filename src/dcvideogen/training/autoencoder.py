@@ -41,7 +41,6 @@ def psnr(reconstruction: Tensor, video: Tensor) -> float:
 class ReconstructionTask:
     """Encoder and decoder together, trained to give back what they were shown.
 
-    model: its latents must not be normalised yet (mean 0, std 1); `export` measures and sets that.
     mse_weight, charbonnier_weight, gradient_weight: shares of the loss; a term of weight 0 is not computed.
     epsilon: where the Charbonnier term turns from square to absolute.
     held_out: named videos (1, 3, T, H, W) in [-1, 1] to measure on.
@@ -93,13 +92,20 @@ class ReconstructionTask:
         return {"psnr": sum(values.values()) / len(values), **values} if values else {}
 
     def export(self, folder: Path) -> None:
-        """Writes a fp16 model folder whose latents have mean 0 and std 1 per channel on the training clips."""
-        mean, std = self._latent_statistics()
+        """Writes a fp16 model folder.
+
+        An encoder that is not trained keeps its latent space, by name too. Otherwise the space is a new one, whose
+        latents have mean 0 and std 1 per channel on the training clips.
+        """
         fields = {name: value for name, value in self.model.config.items() if not name.startswith("_")}
-        model = AutoencoderDCV(**{**fields, "latents_mean": mean, "latents_std": std})
+        kept = not any(p.requires_grad for p in self.model.encoder.parameters()) and fields["latent_space_id"]
+        if not kept:
+            fields["latents_mean"], fields["latents_std"] = self._latent_statistics()
+        model = AutoencoderDCV(**fields)
         model.load_state_dict(self.model.state_dict())
         model = model.half()
-        model.register_to_config(latent_space_id=model.fingerprint())
+        if not kept:
+            model.register_to_config(latent_space_id=model.fingerprint())
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(temporary)
@@ -119,15 +125,15 @@ class ReconstructionTask:
     def _latent_statistics(self) -> tuple[list[float], list[float]]:
         latents = torch.cat([self.model.encode(clip[None].to(self.model.device)) for clip in self.sample])
         std, mean = torch.std_mean(latents.float(), dim=(0, 2, 3, 4))
+        own_mean, own_std = (torch.tensor(self.model.config[name]) for name in ("latents_mean", "latents_std"))
+        mean, std = own_mean + own_std * mean.cpu(), own_std * std.cpu()
         # Four digits: the numbers are part of config.json, and a channel that is never used must not blow up.
         return [round(v, 4) for v in mean.tolist()], [max(round(v, 4), 1e-3) for v in std.tolist()]
 
 
 def start_from_folder(folder: Path) -> AutoencoderDCV:
-    """An exported model as fp32 weights to train on, with the normalisation of its latents taken off."""
-    model = AutoencoderDCV.from_pretrained(folder, torch_dtype=torch.float32)
-    model.register_to_config(latents_mean=(0.0,), latents_std=(1.0,), latent_space_id=None)
-    return model.train()
+    """An exported model as fp32 weights to train on."""
+    return AutoencoderDCV.from_pretrained(folder, torch_dtype=torch.float32).train()
 
 
 def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
