@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcvideogen.autoencoder.layers import Downsample, ResBlock, Upsample, pixel_unshuffle_3d
+from dcvideogen.autoencoder.layers import Downsample, ResBlock, Upsample
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.networks import DecoderHead
+from dcvideogen.autoencoder.shuffle import averaging_shortcut, pixel_unshuffle_3d
 from dcvideogen.autoencoder.state import StreamState
 from dcvideogen.errors import UserError
 from dcvideogen.training.blocks import COLOURS, cut, dct_basis, dct_matrix, from_blocks, to_blocks
@@ -149,7 +150,7 @@ def refine_encoder(model: AutoencoderDCV, videos: Tensor, latents: Tensor, sizes
         for weight, index in zip(maps, steps_down, strict=True):
             layer = layers[index]
             y = pixel_unshuffle_3d(torch.einsum("oi,bithw->bothw", weight, features), layer.s, layer.t)
-            shortcut = pixel_unshuffle_3d(features, layer.s, layer.t).unflatten(1, (layer.out_channels, -1)).mean(2)
+            shortcut = averaging_shortcut(features, layer.s, layer.t, layer.out_channels)
             features = y + shortcut
         features = to_blocks(features, 1, 1)
         features = features - features.mean(0)
