@@ -86,7 +86,9 @@ def test_training_the_decoder_alone_keeps_the_latent_space(tiny, video, tmp_path
     model = start_from_folder(tmp_path / "before")
     other_clips = (video[..., :16] * 0.3).repeat(1, 1, 1, 1, 2)
     built = task(model, other_clips, trainable=["decoder.*"])
-    Trainer(built, FitSettings(steps=2, learning_rate=0.01, warmup_steps=0)).train_step((video, 8))
+    # fp32: at this size (2x1x1 positions) the bf16 conv3d of a CPU now and then gives gradients that are not finite.
+    settings = FitSettings(steps=2, learning_rate=0.01, warmup_steps=0, precision="fp32")
+    Trainer(built, settings).train_step((video, 8))
     built.export(tmp_path / "after")
     before, after = (AutoencoderDCV.from_pretrained(tmp_path / name) for name in ("before", "after"))
     for field in ("latent_space_id", "latents_mean", "latents_std"):
