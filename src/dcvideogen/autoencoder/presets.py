@@ -63,10 +63,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def check_preset(name: str) -> None:
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+
+
 def make_autoencoder(name: str, **overrides: Any) -> AutoencoderDCV:
     """A new autoencoder with random weights, of a preset's sizes; `overrides` are fields of its configuration."""
     from dcvideogen.autoencoder.model import AutoencoderDCV
 
-    if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    check_preset(name)
     return AutoencoderDCV(**{**PRESETS[name], **overrides})
