@@ -1,0 +1,27 @@
+"""What training gets from the data at one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of one size.
+
+    videos: (B, 3, T, H, W) in [-1, 1]. names: the source file of each clip, for messages (B of them).
+    chunk_frames: the length in frames of the chunks to run the model with.
+    """
+
+    videos: Tensor
+    names: tuple[str, ...]
+    chunk_frames: int
+
+    def __post_init__(self) -> None:
+        if self.videos.ndim != 5 or self.videos.shape[1] != 3 or len(self.names) != len(self.videos):
+            raise ValueError(
+                f"videos of shape {tuple(self.videos.shape)} with {len(self.names)} names; "
+                "(B, 3, T, H, W) and B names are allowed"
+            )
