@@ -314,3 +314,25 @@ def test_wrong_input_is_told_in_one_line(tiny, call, message):
     with pytest.raises(UserError, match=message) as caught:
         call(tiny)
     assert "\n" not in str(caught.value)
+
+
+def test_moments_are_the_posterior_of_the_normalised_latents(make_tiny, random_video):
+    video, std = random_video(19, 40, 33), tuple(0.5 + 0.1 * c for c in range(16))
+    scaled, raw = (make_tiny(posterior="gaussian", **f) for f in ({"latents_mean": (3.0,), "latents_std": std}, {}))
+    mean, logvar = scaled.encode_moments(video)
+    assert torch.equal(mean, scaled.encode(video))
+    raw_mean, raw_logvar = raw.encode_moments(video)
+    scale = torch.tensor(std).view(1, 16, 1, 1, 1)
+    torch.testing.assert_close(mean * scale + 3, raw_mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((0.5 * logvar).exp() * scale, (0.5 * raw_logvar).exp())
+    with torch.no_grad():
+        raw.encoder.layers[-1].bias[16:24] = 1000.0
+        raw.encoder.layers[-1].bias[24:] = -1000.0
+    _, logvar = raw.encode_moments(video)
+    assert (logvar[:, :8] == 20).all()
+    assert (logvar[:, 8:] == -30).all()
+
+
+def test_a_deterministic_model_has_no_moments(tiny, random_video):
+    with pytest.raises(UserError, match=r"posterior is deterministic: it has no log-variance; use encode, or"):
+        tiny.encode_moments(random_video(8, 32, 32))

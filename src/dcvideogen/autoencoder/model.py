@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dcvideogen.autoencoder import config as checks
 from dcvideogen.autoencoder.chunks import cut_into_chunks, first_frames
+from dcvideogen.autoencoder.inputs import check_crop, check_latents, check_rows_per_step, check_video
 from dcvideogen.autoencoder.networks import Decoder, Encoder
 from dcvideogen.autoencoder.state import StreamState
 from dcvideogen.errors import UserError
@@ -40,6 +41,8 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         latents_mean, latents_std: one number, or one per channel. An official scaling factor s is latents_std = 1/s.
         latent_space_id: the name of the latent space; what works on latents carries it and is checked by it.
     """
+
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -71,15 +74,43 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         return 3 * self.geometry.spatial_ratio**2 * self.geometry.temporal_ratio / self.config.latent_channels
 
     @apply_forward_hook
-    def encode(self, video: Tensor, *, rows_per_step: int | None = None, offload_state: bool = False) -> Tensor:
+    def encode(
+        self,
+        video: Tensor,
+        *,
+        rows_per_step: int | None = None,
+        offload_state: bool = False,
+        past_gradient: bool = True,
+    ) -> Tensor:
         """Video (B, 3, T, H, W) in [-1, 1], any T, H, W >= 1 -> latents (B, C, ceil(T/4), ceil(H/f), ceil(W/f)).
 
         rows_per_step: run each chunk this many pixel rows at a time; the same result in less memory.
         offload_state: keep the frames between chunks in host memory.
+        past_gradient: let gradients flow through the frames kept between chunks into earlier chunks; without, each
+            chunk's weights learn from that chunk alone. The result is the same.
         """
         check_video(video)
-        pieces = self._encode([video], video.shape[2], rows_per_step, offload_state)
-        return torch.cat(list(pieces), dim=2)
+        state = StreamState(offload_state, past_gradient)
+        return torch.cat(list(self._encode([video], video.shape[2], rows_per_step, state)), dim=2)
+
+    @apply_forward_hook
+    def encode_moments(self, video: Tensor, *, past_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        """Video as for `encode` -> mean and log-variance of a Gaussian posterior, both (B, C, t, h, w).
+
+        The mean is what `encode` gives. The log-variance is that of the same normalised latents: the network's own,
+        held to (-30, 20) as in the latent diffusion autoencoders (arXiv 2112.10752), less 2 log latents_std.
+        Raises UserError where the posterior is deterministic.
+        """
+        if self.config.posterior != "gaussian":
+            raise UserError(
+                f"this autoencoder's posterior is {self.config.posterior}: it has no log-variance; use encode, or a "
+                'model with posterior "gaussian"'
+            )
+        check_video(video)
+        state = StreamState(past_gradient=past_gradient)
+        moments = torch.cat(list(self._moments([video], video.shape[2], None, state)), dim=2)
+        mean, logvar = moments.chunk(2, dim=1)
+        return self._normalise(mean), logvar.clamp(-30, 20) - 2 * self._statistics("latents_std", logvar).log()
 
     @apply_forward_hook
     def decode(
@@ -91,14 +122,16 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         num_frames: int | None = None,
         rows_per_step: int | None = None,
         offload_state: bool = False,
+        past_gradient: bool = True,
     ) -> Tensor:
         """Latents (B, C, t, h, w) -> video (B, 3, 4t, f*h, f*w) in about [-1, 1], cropped to the given sizes."""
-        self._check_latents(latents)
-        self._check_crop(latents, height, width)
+        check_latents(latents, self.config.latent_channels)
+        check_crop(latents, self.geometry, height, width)
         available = self.geometry.num_video_frames(latents.shape[2])
         if num_frames is not None and not 1 <= num_frames <= available:
             raise UserError(f"num_frames is {num_frames}; these latents hold 1 to {available} frames")
-        pieces = self._decode([latents], latents.shape[2], height, width, rows_per_step, offload_state)
+        state = StreamState(offload_state, past_gradient)
+        pieces = self._decode([latents], latents.shape[2], height, width, rows_per_step, state)
         return torch.cat(list(pieces), dim=2)[:, :, :num_frames]
 
     def encode_stream(
@@ -109,7 +142,7 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         Joined along time they equal `encode` of the joined pieces.
         """
         self._check_streamable()
-        return self._encode(videos, None, rows_per_step, offload_state)
+        return self._encode(videos, None, rows_per_step, StreamState(offload_state))
 
     def decode_stream(
         self,
@@ -125,18 +158,26 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         self._check_streamable()
         if num_frames is not None and num_frames < 1:
             raise UserError(f"num_frames is {num_frames}; at least 1 is allowed, or None for all")
-        videos = self._decode(latents, None, height, width, rows_per_step, offload_state)
+        videos = self._decode(latents, None, height, width, rows_per_step, StreamState(offload_state))
         return videos if num_frames is None else first_frames(videos, num_frames)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor, *, past_gradient: bool = True) -> Tensor:
         """Reconstruction of a video, of its own size."""
-        return self.decode(self.encode(video), num_frames=video.shape[2], height=video.shape[3], width=video.shape[4])
+        latents = self.encode(video, past_gradient=past_gradient)
+        num_frames, height, width = video.shape[2:]
+        return self.decode(latents, num_frames=num_frames, height=height, width=width, past_gradient=past_gradient)
 
     def _encode(
-        self, videos: Iterable[Tensor], total: int | None, rows_per_step: int | None, offload_state: bool
+        self, videos: Iterable[Tensor], total: int | None, rows_per_step: int | None, state: StreamState
     ) -> Iterator[Tensor]:
+        for moments in self._moments(videos, total, rows_per_step, state):
+            yield self._normalise(moments[:, : self.config.latent_channels])
+
+    def _moments(
+        self, videos: Iterable[Tensor], total: int | None, rows_per_step: int | None, state: StreamState
+    ) -> Iterator[Tensor]:
+        """What the encoder gives for each chunk: unscaled latents, and after them their log-variance if it has one."""
         check_rows_per_step(rows_per_step)
-        state = StreamState(offload_state)
         length = self.geometry.chunk_frames
         for chunk, is_last in cut_into_chunks(videos, self._chunk_length(length, total), total):
             check_video(chunk)
@@ -146,8 +187,10 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
             padded_size = self.geometry.padded_size(*chunk.shape[3:])
             chunk = pad_video(chunk.to(self.dtype), *padded_size, padded)
             moments = self.encoder(chunk, state, rows_per_step)
-            latents = moments[:, : self.config.latent_channels, : self.geometry.num_latent_frames(num_frames)]
-            yield (latents - self._statistics("latents_mean", latents)) / self._statistics("latents_std", latents)
+            yield moments[:, :, : self.geometry.num_latent_frames(num_frames)]
+
+    def _normalise(self, latents: Tensor) -> Tensor:
+        return (latents - self._statistics("latents_mean", latents)) / self._statistics("latents_std", latents)
 
     def _decode(
         self,
@@ -156,14 +199,13 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         height: int | None,
         width: int | None,
         rows_per_step: int | None,
-        offload_state: bool,
+        state: StreamState,
     ) -> Iterator[Tensor]:
         check_rows_per_step(rows_per_step)
-        state = StreamState(offload_state)
         length = self.geometry.chunk_latent_frames
         for piece, is_last in cut_into_chunks(latents, self._chunk_length(length, total), total):
-            self._check_latents(piece)
-            self._check_crop(piece, height, width)
+            check_latents(piece, self.config.latent_channels)
+            check_crop(piece, self.geometry, height, width)
             state.keep_frames = not is_last
             num_frames = self.geometry.num_video_frames(piece.shape[2])
             chunk = pad_end(piece, 2, length) if self._fills(piece.shape[2], length) else piece
@@ -190,19 +232,6 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
                 "a non_causal autoencoder cannot stream: its first latents depend on the last frames; "
                 "use encode and decode, or a chunk_causal or causal model"
             )
-
-    def _check_latents(self, latents: Tensor) -> None:
-        if latents.ndim != 5 or latents.shape[1] != self.config.latent_channels or 0 in latents.shape:
-            raise UserError(
-                f"latents of shape {tuple(latents.shape)}; expected (batch, {self.config.latent_channels}, t, h, w), "
-                "none of them empty"
-            )
-
-    def _check_crop(self, latents: Tensor, height: int | None, width: int | None) -> None:
-        available = self.geometry.video_size(*latents.shape[3:])
-        for name, asked, most in (("height", height, available[0]), ("width", width, available[1])):
-            if asked is not None and not 1 <= asked <= most:
-                raise UserError(f"{name} is {asked}; these latents hold 1 to {most} pixels")
 
     def fingerprint(self) -> str:
         """A name for the latent space: a digest of the encoder's weights (as fp16) and of the normalisation."""
@@ -236,15 +265,3 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         from dcvideogen.autoencoder.official import write_official_checkpoint
 
         write_official_checkpoint(self, path)
-
-
-def check_video(video: Tensor) -> None:
-    if video.ndim != 5 or video.shape[1] != 3 or 0 in video.shape:
-        raise UserError(
-            f"a video of shape {tuple(video.shape)}; expected (batch, 3, frames, height, width), none of them empty"
-        )
-
-
-def check_rows_per_step(rows_per_step: int | None) -> None:
-    if rows_per_step is not None and rows_per_step < 1:
-        raise UserError(f"rows_per_step is {rows_per_step}; it must be at least 1, or None for whole chunks")

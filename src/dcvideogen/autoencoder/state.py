@@ -8,6 +8,7 @@ the bottom of the picture is in this piece. A fresh state starts a clip; the sam
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -61,11 +62,13 @@ class StreamState:
     """The memory of one clip on one encoder or decoder.
 
     offload: keep the frames between chunks in host memory.
+    past_gradient: whether gradients of a chunk flow through the kept frames into the chunks before it.
     keep_frames: set to False for a clip's last chunk, which has no successor to remember anything for.
     """
 
-    def __init__(self, offload: bool = False) -> None:
+    def __init__(self, offload: bool = False, past_gradient: bool = True) -> None:
         self.offload = offload
+        self.past_gradient = past_gradient
         self.keep_frames = True
         self._convs: dict[nn.Module, ConvState] = {}
         self._waiting: dict[nn.Module, Tensor] = {}
@@ -78,7 +81,17 @@ class StreamState:
         if memory.upcoming is None:
             memory.upcoming = PastFrames()
         offload = self.offload and frames.device.type != "cpu"
+        if not self.past_gradient:
+            frames = frames.detach()
         memory.upcoming.strips.append(frames.to("cpu") if offload else frames.clone())
+
+    def begin_chunk(self, convs: Sequence[nn.Module], pasts: Sequence[PastFrames | None]) -> StreamState:
+        """A new state, run like this one, in which these convs stand before a chunk and remember `pasts`."""
+        state = StreamState(self.offload, self.past_gradient)
+        state.keep_frames = self.keep_frames
+        for conv, past in zip(convs, pasts, strict=True):
+            state.conv(conv).past = None if past is None else PastFrames(deque(past.strips), past.top)
+        return state
 
     def num_waiting(self, key: nn.Module) -> int:
         waiting = self._waiting.get(key)
