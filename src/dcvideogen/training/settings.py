@@ -1,0 +1,47 @@
+"""How a run goes on: the settings of the loop, as they stand in recipes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FitSettings(BaseModel):
+    """How `fit` runs; part of every recipe, under the name `train`.
+
+    learning_rate, warmup_steps: a straight rise, then a cosine to 0 at `steps`.
+    clip_norm: the norm to which gradients are shortened, per optimiser.
+    ema_decay: of the averaged weights, which are the ones that are measured and exported.
+    precision: "bf16" computes under autocast; weights, averages and optimiser state are fp32 either way.
+    accumulate: backward passes per step; the step's batch is cut into this many parts per process.
+    gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+    compile_backend: run encoder and decoder through torch.compile with this backend, such as "inductor"; None: not.
+    distributed: "ddp" keeps everything on every process, "fsdp2" a share of it; no difference on one process.
+    log_every, validate_every, checkpoint_every, export_every: steps; the last step does all of them.
+    keep_checkpoints: how many of the newest stay. max_nonfinite: how many steps may be skipped by the NaN guard.
+    tensorboard: True writes TensorBoard files, None does where the package is installed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    accumulate: int = Field(default=1, gt=0)
+    gradient_checkpointing: bool = False
+    compile_backend: str | None = None
+    distributed: Literal["ddp", "fsdp2"] = "ddp"
+    seed: int = 0
+    log_every: int = Field(default=10, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0)
+    export_every: int = Field(default=500, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    max_nonfinite: int = Field(default=20, ge=0)
+    tensorboard: bool | None = None
