@@ -118,3 +118,48 @@ def test_a_convs_kept_frame_carries_its_gradient_to_the_chunk_before():
     conv(first, state, True)
     (gradient,) = torch.autograd.grad(conv(second, state, True).square().sum(), first)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.fixture
+def make_pair(make_tiny):
+    """Makes a small model, another one with its networks compiled in place, and the list of the latter's graphs."""
+    torch._dynamo.reset()
+    sizes = {"block_out_channels": (8, 8), "layers_per_block": (1, 1)}
+    sizes |= {"spatial_factors": (2, 1), "temporal_factors": (1, 4)}
+
+    def make(**options):
+        plain, model, graphs = make_tiny(**sizes, **options), make_tiny(**sizes, **options), []
+
+        def backend(graph, example_inputs):
+            graphs.append(graph)
+            return graph
+
+        model.encoder.compile(backend=backend)
+        model.decoder.compile(backend=backend)
+        return plain, model, graphs
+
+    yield make
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_networks_give_the_same_in_one_graph_per_kind_of_chunk(make_pair, random_video, mode):
+    video = random_video(36, 16, 16, batch=2)
+    plain, model, graphs = make_pair(temporal_mode=mode)
+    with torch.no_grad():
+        torch.testing.assert_close(model(video), plain(video), atol=1e-5, rtol=1e-5)
+    # A first, a middle and a last chunk of encoder and decoder: the state breaks no graph.
+    assert len(graphs) == (2 if mode == "non_causal" else 6)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_networks_give_the_same_gradients(make_pair, random_video, checkpointing):
+    video = random_video(16, 16, 16)
+    plain, model, graphs = make_pair()
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    (out, found), (expected, wanted) = gradients(model, video), gradients(plain, video)
+    assert len(graphs) == 4
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dcvideogen.autoencoder import config as checks
 from dcvideogen.autoencoder.chunks import cut_into_chunks, first_frames
@@ -67,6 +69,15 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
         moments = 2 if posterior == "gaussian" else 1
         self.encoder = Encoder(moments * latent_channels, *stages)
         self.decoder = Decoder(latent_channels, *stages)
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable | None = None) -> None:
+        """From now on layers run again in the backward pass; see `dcvideogen.autoencoder.networks.run_checkpointed`.
+
+        gradient_checkpointing_func: called as f(function, *arguments); PyTorch's own when None.
+        """
+        # Not diffusers' default, which torch.compile cannot trace; nothing here draws random numbers.
+        own = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        super().enable_gradient_checkpointing(gradient_checkpointing_func or own)
 
     @property
     def compression_ratio(self) -> float:

@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dcvideogen.autoencoder.layers import ChunkCausalConv3d, Downsample, ResBlock, RMSNorm, Upsample, silu
-from dcvideogen.autoencoder.state import PastFrames, StreamState
+from dcvideogen.autoencoder.state import StreamState
 from dcvideogen.errors import UserError
 
 
@@ -32,29 +33,23 @@ def run(layers: Sequence[nn.Module], x: Tensor, state: StreamState, last: bool, 
     return x
 
 
-def run_layer(
-    layer: nn.Module, convs: Sequence[nn.Module], state: StreamState, x: Tensor, *pasts: PastFrames | None
-) -> tuple[Tensor, list[PastFrames | None]]:
-    """A layer on a whole chunk, its memory in the open: (x, frames before the chunk) -> (y, frames kept of it)."""
-    own = state.begin_chunk(convs, pasts)
-    return layer(x, own, True), [own.conv(conv).past for conv in convs]
-
-
 def run_checkpointed(layers: Sequence[nn.Module], x: Tensor, state: StreamState, checkpoint: Callable) -> Tensor:
     """Runs a whole chunk through `layers`, and each layer a second time when the backward pass comes to it.
 
     A second run on the stream's own state would find there what the first one left, so every run gets a state of its
-    own, and what the layer remembers goes in and comes out beside its picture. Gradients are those of `run`, to the
-    bit. Only each layer's input and the frames between chunks are kept for the backward pass, at the
-    price of one more forward pass: a step of f32t4c32-narrow on one 40x128x128 clip (fp32, AMD EPYC) peaked at 1.2 GiB
-    in place of 3.3.
+    own, and the frames that convs remember go in and come out beside the picture. Gradients are those of `run`, to the
+    bit. Only each layer's input and the frames between chunks are kept for the backward pass, at the price of one more
+    forward pass: a step of f32t4c32-narrow on one 40x128x128 clip (fp32, AMD EPYC) peaked at 1.2 GiB in place of 3.3.
     """
     for layer in layers:
         convs = [module for module in layer.modules() if isinstance(module, ChunkCausalConv3d)]
-        pasts = [state.conv(conv).past for conv in convs]
-        x, pasts = checkpoint(functools.partial(run_layer, layer, convs, state), x, *pasts)
-        for conv, past in zip(convs, pasts, strict=True):
-            state.conv(conv).past = past
+
+        def run_layer(x: Tensor, past: list[Tensor | None], layer: nn.Module, convs: list[nn.Module]) -> Any:
+            own = state.begin_chunk(convs, past)
+            return layer(x, own, True), own.past_frames(convs)
+
+        x, past = checkpoint(run_layer, x, state.past_frames(convs), layer, convs)
+        state.set_past_frames(convs, past)
     return x
 
 
@@ -88,7 +83,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState, rows_per_step: int | None = None) -> Tensor:
         """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
+        if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             freeze_mmap_threshold()
         layers = list(self.layers)
         if self.gradient_checkpointing and torch.is_grad_enabled():

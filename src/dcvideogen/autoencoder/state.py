@@ -85,12 +85,20 @@ class StreamState:
             frames = frames.detach()
         memory.upcoming.strips.append(frames.to("cpu") if offload else frames.clone())
 
-    def begin_chunk(self, convs: Sequence[nn.Module], pasts: Sequence[PastFrames | None]) -> StreamState:
-        """A new state, run like this one, in which these convs stand before a chunk and remember `pasts`."""
+    def past_frames(self, convs: Sequence[nn.Module]) -> list[Tensor | None]:
+        """Between whole chunks: what these convs remember, (B, C, frames, H, W) each."""
+        pasts = [self.conv(conv).past for conv in convs]
+        return [None if past is None else past.strips[0] for past in pasts]
+
+    def set_past_frames(self, convs: Sequence[nn.Module], frames: Sequence[Tensor | None]) -> None:
+        for conv, strip in zip(convs, frames, strict=True):
+            self.conv(conv).past = None if strip is None else PastFrames(deque([strip]))
+
+    def begin_chunk(self, convs: Sequence[nn.Module], frames: Sequence[Tensor | None]) -> StreamState:
+        """A new state, run like this one, in which these convs stand before a whole chunk and remember `frames`."""
         state = StreamState(self.offload, self.past_gradient)
         state.keep_frames = self.keep_frames
-        for conv, past in zip(convs, pasts, strict=True):
-            state.conv(conv).past = None if past is None else PastFrames(deque(past.strips), past.top)
+        state.set_past_frames(convs, frames)
         return state
 
     def num_waiting(self, key: nn.Module) -> int:
