@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from dcvideogen.cli.console import err, show_notes
 from dcvideogen.cli.convert import convert
+from dcvideogen.cli.data import data
 from dcvideogen.cli.decode import decode
 from dcvideogen.cli.demo import demo
 from dcvideogen.cli.doctor import doctor
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:
