@@ -7,7 +7,7 @@ from PIL import Image
 
 from dcvideogen.cli.resources import PeakMemory, Stopwatch
 from dcvideogen.cli.streaming import RunOptions, decode_pieces, encode_pieces, model_name, video_pieces
-from dcvideogen.cli.strip import Strip
+from dcvideogen.evaluation.strip import Strip
 
 
 def frames(num_frames: int, height: int = 32, width: int = 40):

@@ -25,7 +25,7 @@ from dcvideogen.cli.streaming import (
     latent_space_id,
     video_pieces,
 )
-from dcvideogen.cli.strip import Strip
+from dcvideogen.evaluation.strip import Strip
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics

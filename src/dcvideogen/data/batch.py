@@ -12,12 +12,14 @@ class ClipBatch:
     """Clips of one size.
 
     videos: (B, 3, T, H, W) in [-1, 1]. names: the source file of each clip, for messages (B of them).
-    chunk_frames: the length in frames of the chunks to run the model with.
+    chunk_frames: the length in frames of the chunks to run the model with. first: where the first of these clips stands
+    in the step's whole batch, of which this may be a part: random numbers per clip do not depend on how it was cut.
     """
 
     videos: Tensor
     names: tuple[str, ...]
     chunk_frames: int
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.videos.ndim != 5 or self.videos.shape[1] != 3 or len(self.names) != len(self.videos):
