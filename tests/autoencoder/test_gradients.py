@@ -142,7 +142,7 @@ def make_pair(make_tiny):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["chunk_causal", "non_causal"])
 def test_compiled_networks_give_the_same_in_one_graph_per_kind_of_chunk(make_pair, random_video, mode):
     video = random_video(36, 16, 16, batch=2)
     plain, model, graphs = make_pair(temporal_mode=mode)

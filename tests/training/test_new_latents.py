@@ -36,14 +36,14 @@ def test_more_channels_keep_every_other_tensor_and_the_reconstruction(make_tiny,
 
 def test_fewer_channels_keep_what_matters_for_the_decoder(make_tiny, random_video):
     model, clips = make_tiny(latents_mean=tuple(range(16)), latents_std=(3.0,)), random_video(8, 64, 64, batch=8)
-    narrower, changed = change_latents(model, {"latent_channels": 8}, clips)
+    narrower, changed = change_latents(model, {"latent_channels": 8}, lambda: clips)
     assert set(changed) == same_but_the_latent_convs(model, narrower) == LATENT_CONVS
     expected = model(clips)
 
     def lost(other):
         return (other(clips) - expected).square().mean()
 
-    cut, _ = change_latents(model, {"latent_channels": 8}, clips)
+    cut, _ = change_latents(model, {"latent_channels": 8}, lambda: clips)
     last = len(cut.encoder.layers) - 1
     cut.register_to_config(latents_mean=(0.0,), latents_std=(1.0,))
     for ours, theirs in ((cut.encoder.layers[last], model.encoder.layers[last]),):

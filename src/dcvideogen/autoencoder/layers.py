@@ -15,6 +15,8 @@ from dcvideogen.autoencoder.state import StreamState
 TEMPORAL_MODES = ("chunk_causal", "causal", "non_causal")
 # Frames of the previous chunk that a conv sees to the left of its own, by temporal mode.
 PAST_FRAMES = {"chunk_causal": 1, "causal": 2, "non_causal": 0}
+# The one of a kernel's three taps in time that looks at the frame itself.
+PRESENT_TAP = {"chunk_causal": 1, "causal": 2, "non_causal": 1}
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int]) -> Tensor:

@@ -13,6 +13,7 @@ Every other tensor is copied as it is. In the unscaled latents z:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,11 +28,11 @@ SIZES = ("block_out_channels", "layers_per_block", "spatial_factors", "temporal_
 
 
 def change_latents(
-    model: AutoencoderDCV, changes: dict[str, Any], sample: Tensor | None = None
+    model: AutoencoderDCV, changes: dict[str, Any], sample: Callable[[], Tensor] | None = None
 ) -> tuple[AutoencoderDCV, dict[str, str]]:
     """(A new model on the weights of `model`, with these configuration fields changed; how its latent convs were made).
 
-    sample: clips (B, 3, T, H, W) in [-1, 1], needed for fewer channels. The name of the latent space is kept only
+    sample: gives clips (B, 3, T, H, W) in [-1, 1]; called for fewer channels alone. The name of the latent space is kept only
     where the latents stay what they are. Raises UserError where other tensors than the latent convs would change.
     """
     fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
@@ -63,7 +64,7 @@ def change_latents(
 
 
 def replace_latent_convs(
-    state: dict[str, Tensor], model: AutoencoderDCV, channels: int, posterior: str, sample: Tensor | None
+    state: dict[str, Tensor], model: AutoencoderDCV, channels: int, posterior: str, sample: Callable | None
 ) -> tuple[dict[str, str], dict[str, list[float]]]:
     """Puts new latent convs into `state`; returns how what changed was made, and the new statistics fields."""
     last = f"encoder.layers.{len(model.encoder.layers) - 1}"
@@ -85,7 +86,7 @@ def replace_latent_convs(
     elif channels < old:
         if sample is None:
             raise UserError(f"latent_channels is {channels}, fewer than the weights' {old}; clips are needed to choose")
-        latents = raw_latents(model, sample)
+        latents = raw_latents(model, sample())
         into, out_of = leading_directions(latents, columns, channels)
         std, mean = torch.std_mean(into @ latents, dim=1)
         weight, bias = torch.einsum("ki,i...->k...", into, weight), into @ bias

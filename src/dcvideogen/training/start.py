@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.presets import PRESETS, check_preset, make_autoencoder
 from dcvideogen.errors import UserError
-from dcvideogen.training.inflation import start_from_image_autoencoder
+from dcvideogen.training.inflation import inflate
 from dcvideogen.training.linear_start import start_from_dct
 from dcvideogen.training.new_latents import change_latents
 from dcvideogen.training.start_report import StartReport
@@ -99,29 +100,29 @@ def make_start(settings: StartSettings, *, seed: int, sample: Sample) -> tuple[A
                     f"linear start of preset {settings.preset} on {settings.sample_clips} clips; the DCT coefficients "
                     f"keep {100 * kept:.2f} % of their energy"
                 )
-        elif settings.weights == "image":
-            model, report = start_from_image_autoencoder(settings.path, settings.preset, settings.overrides())
         else:
             model, report = start_from_weights(settings, sample)
     return model.float().train(), report
 
 
 def start_from_weights(settings: StartSettings, sample: Sample) -> tuple[AutoencoderDCV, StartReport]:
-    """Weights of this kind of model: a folder's, a bundled model's or an official file's."""
+    """Weights that exist, brought to the latents that are asked for."""
     preset = settings.preset
-    if settings.weights == "official":
-        source: str | Path = settings.path
+    changes = {**PRESETS.get(preset, {}), **settings.overrides()}
+    if settings.weights == "image":
+        model, report = inflate(settings.path, changes)
+    elif settings.weights == "official":
         model = AutoencoderDCV.from_official_checkpoint(settings.path, settings.scaling_factor).float()
+        report = StartReport(f"official checkpoint {settings.path}", tuple(model.state_dict()))
     else:
         source = settings.model or preset
-        preset = preset if settings.model else None
+        if settings.model is None:
+            changes = settings.overrides()
         model = load_autoencoder(source, dtype=torch.float32).to(memory_format=torch.contiguous_format)
-    changes = {**PRESETS.get(preset, {}), **settings.overrides()}
-    fewer = changes.get("latent_channels", model.config.latent_channels) < model.config.latent_channels
-    clips = clips_for(model, settings, sample) if fewer else None
-    model, changed = change_latents(model, changes, clips)
-    copied = tuple(name for name in model.state_dict() if name not in changed)
-    return model, StartReport(f"weights of {source}", copied, changed)
+        report = StartReport(f"model {source}", tuple(model.state_dict()))
+    model, changed = change_latents(model, changes, lambda: clips_for(model, settings, sample))
+    copied = tuple(name for name in report.copied if name not in changed)
+    return model, dataclasses.replace(report, copied=copied, changed={**report.changed, **changed})
 
 
 def clips_for(model: AutoencoderDCV, settings: StartSettings, sample: Sample) -> Tensor:
