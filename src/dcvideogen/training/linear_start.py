@@ -3,8 +3,8 @@
 Every block holds the identity at first, so the network is linear but for the decoder's head. Going down, each step's
 conv is set, by least squares on sample clips, to the linear functions of its input that tell most about the block of
 pixels below; the last conv to the `latent_channels` DCT coefficients with the most energy. Going up, each step
-takes the coefficients' pictures apart. Only centre taps are set. What the transform does not need keeps a small
-random start, and training finds the overlap between blocks and all that is not linear.
+takes the coefficients' pictures apart. Only the taps that look at the position itself are set. What the transform does
+not need keeps a small random start, and training finds the overlap between blocks and all that is not linear.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcvideogen.autoencoder.layers import Downsample, ResBlock, Upsample
+from dcvideogen.autoencoder.layers import PRESENT_TAP, Downsample, ResBlock, Upsample
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.networks import DecoderHead
 from dcvideogen.autoencoder.shuffle import averaging_shortcut, pixel_unshuffle_3d
@@ -83,7 +83,7 @@ def set_centre(conv: nn.Conv3d, weight: Tensor, bias: Tensor, spare: float) -> N
     outputs, inputs = weight.shape
     conv.weight[outputs:] *= spare
     conv.weight[:outputs] = 0
-    conv.weight[:outputs, :inputs, 1, 1, 1] = weight
+    conv.weight[:outputs, :inputs, PRESENT_TAP[conv.temporal_mode], 1, 1] = weight
     conv.bias.zero_()
     conv.bias[:outputs] = bias
 
@@ -143,7 +143,8 @@ def refine_encoder(model: AutoencoderDCV, videos: Tensor, latents: Tensor, sizes
         x = layer(x, state, True)
     wanted = latents * sizes  # centred
 
-    maps = [layers[index].conv.weight[:, :, 1, 1, 1].clone().requires_grad_() for index in steps_down]
+    present = PRESENT_TAP[model.config.temporal_mode]
+    maps = [layers[index].conv.weight[:, :, present, 1, 1].clone().requires_grad_() for index in steps_down]
 
     def lost() -> Tensor:
         features = x
@@ -213,15 +214,16 @@ def set_decoder(model: AutoencoderDCV, latents: Tensor, weight: Tensor, bias: Te
 def set_step(step: Upsample, maps: Tensor, offsets: Tensor) -> None:
     """Makes an up step give, at sub-position p, maps[p] @ input + offsets[p] in its first channels."""
     positions, rank, inputs = maps.shape
+    present = PRESENT_TAP[step.conv.temporal_mode]
     weight = step.conv.weight.view(-1, positions, *step.conv.weight.shape[1:])
     weight[rank:] *= SPARE
     weight[:rank] = 0
-    weight[:rank, :, :inputs, 1, 1, 1] = maps.transpose(0, 1)
+    weight[:rank, :, :inputs, present, 1, 1] = maps.transpose(0, 1)
     step.conv.bias.zero_()
     step.conv.bias.view(-1, positions)[:rank] = offsets.T
     # The parameter-free shortcut adds input row // repeats to output row; take that away.
     rows = torch.arange(step.conv.out_channels)
-    step.conv.weight[rows, rows // (step.conv.out_channels // step.in_channels), 1, 1, 1] -= 1
+    step.conv.weight[rows, rows // (step.conv.out_channels // step.in_channels), present, 1, 1] -= 1
 
 
 def set_head(head: DecoderHead) -> None:

@@ -32,8 +32,8 @@ def change_latents(
 ) -> tuple[AutoencoderDCV, dict[str, str]]:
     """(A new model on the weights of `model`, with these configuration fields changed; how its latent convs were made).
 
-    sample: gives clips (B, 3, T, H, W) in [-1, 1]; called for fewer channels alone. The name of the latent space is kept only
-    where the latents stay what they are. Raises UserError where other tensors than the latent convs would change.
+    sample: gives clips (B, 3, T, H, W) in [-1, 1]; called for fewer channels alone. The name of the latent space is
+    kept only where the latents stay what they are. Raises UserError where more than the latent convs would change.
     """
     fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
     new = {**fields, **changes}
