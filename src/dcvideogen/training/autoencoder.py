@@ -1,51 +1,44 @@
-"""The task of training an autoencoder to reconstruct."""
+"""The task of training an autoencoder: reconstruct, and if wanted deceive a discriminator."""
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
-import functools
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.data.batch import ClipBatch
 from dcvideogen.errors import UserError
+from dcvideogen.evaluation.lpips import Lpips, load_lpips
+from dcvideogen.training import losses
+from dcvideogen.training.adversarial import (
+    adaptive_weight,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    r1_penalty,
+    value_and_gradient,
+    with_gradient,
+)
+from dcvideogen.training.autoencoder_export import export_autoencoder
+from dcvideogen.training.autoencoder_pass import AutoencoderPass, Reconstruction, last_conv
+from dcvideogen.training.discriminator import PatchDiscriminator
+from dcvideogen.training.loss_settings import LossSettings
+from dcvideogen.training.parts import choose_trainable
+from dcvideogen.training.validation import validate
 
-
-def charbonnier(reconstruction: Tensor, video: Tensor, epsilon: float) -> Tensor:
-    """mean(sqrt(d^2 + epsilon^2) - epsilon): like d^2 / (2 epsilon) below epsilon, like |d| above it."""
-    difference = reconstruction.float() - video
-    return ((difference.square() + epsilon**2).sqrt() - epsilon).mean()
-
-
-def gradient_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
-    """Mean absolute difference of the differences between neighbours along rows and columns: keeps edges sharp."""
-    difference = reconstruction.float() - video
-    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
-
-
-def psnr(reconstruction: Tensor, video: Tensor) -> float:
-    """dB over 8-bit values, per frame, then averaged (frames that agree exactly count as 100 dB)."""
-    levels = [((x.float().clamp(-1, 1) + 1) * 127.5).round() for x in (reconstruction, video)]
-    error = (levels[0] - levels[1]).square().mean(dim=(0, 1, 3, 4)).clamp(min=255**2 * 1e-10)
-    return float((10 * torch.log10(255**2 / error)).mean())
+FRAMES_PER_LPIPS_CALL = 16
 
 
 class ReconstructionTask:
     """Encoder and decoder together, trained to give back what they were shown.
 
-    mse_weight, charbonnier_weight, gradient_weight: shares of the loss; a term of weight 0 is not computed.
-    epsilon: where the Charbonnier term turns from square to absolute.
-    held_out: named videos (1, 3, T, H, W) in [-1, 1] to measure on.
-    sample: videos (B, 3, T, H, W) from the training clips, to measure the latents' mean and std on.
-    trainable: patterns of the names of parameters that are trained; all others stay as they are.
+    model: is changed in place. sample: videos (B, 3, T, H, W) from the training clips, to measure the latents' mean
+    and std on. held_out: named videos (1, 3, T, H, W) in [-1, 1] to measure on.
+    trainable: what is trained, see `parts.choose_trainable`; all else stays as it is.
+    past_gradient: let gradients flow through the frames kept between chunks.
+    seed: of all that is random here: posterior samples, latent noise, the discriminator's first weights.
     """
 
     def __init__(
@@ -53,121 +46,141 @@ class ReconstructionTask:
         model: AutoencoderDCV,
         *,
         sample: Tensor,
-        held_out: dict[str, Tensor],
+        held_out: Mapping[str, Tensor],
+        loss: LossSettings | None = None,
         trainable: Sequence[str] = ("*",),
-        mse_weight: float = 1.0,
-        charbonnier_weight: float = 0.0,
-        gradient_weight: float = 0.0,
-        epsilon: float = 0.02,
+        past_gradient: bool = True,
+        seed: int = 0,
     ) -> None:
-        self.model = model
-        keep_full_precision(model)
+        self.loss = loss or LossSettings()
+        self.seed, self.sample, self.held_out = seed, sample, held_out
         choose_trainable(model, trainable)
-        self.sample, self.held_out = sample, held_out
-        self.mse_weight, self.charbonnier_weight = mse_weight, charbonnier_weight
-        self.gradient_weight, self.epsilon = gradient_weight, epsilon
+        check_losses(self.loss, model)
+        autoencoder = AutoencoderPass(model, past_gradient=past_gradient, latent_noise=self.loss.latent_noise)
+        self._modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
+        if self.loss.gan is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                discriminator = PatchDiscriminator(self.loss.gan.channels, self.loss.gan.regulariser)
+            self._modules["discriminator"] = discriminator
+        self.lpips: Lpips | None = None
+        if self.loss.lpips is not None:
+            self.lpips = load_lpips(self.loss.lpips.network, self.loss.lpips.backbone, self.loss.lpips.heads)
+        self._terms: dict[str, Tensor] = {}
+
+    def modules(self) -> dict[str, nn.Module]:
+        return dict(self._modules)
+
+    def use_modules(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = dict(modules)
+
+    @property
+    def model(self) -> AutoencoderDCV:
+        """The autoencoder itself, under whatever the loop has wrapped around it."""
+        network = self._modules["autoencoder"]
+        return getattr(network, "module", network).model
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
-        return {"autoencoder": list(self.model.parameters())}
+        return {name: list(module.parameters()) for name, module in self._modules.items()}
 
-    def losses(self, batch: tuple[Tensor, int]) -> dict[str, Tensor]:
-        """batch: videos (B, 3, T, H, W), and the chunk length to run them with."""
-        video, chunk_frames = batch
-        video = video.to(self.model.device)
-        with chunk_length(self.model, chunk_frames):
-            reconstruction = self.model(video)
-        total = video.new_zeros(())
-        if self.mse_weight:
-            total = total + self.mse_weight * (reconstruction.float() - video).square().mean()
-        if self.charbonnier_weight:
-            total = total + self.charbonnier_weight * charbonnier(reconstruction, video, self.epsilon)
-        if self.gradient_weight:
-            total = total + self.gradient_weight * gradient_loss(reconstruction, video)
-        return {"autoencoder": total}
+    def losses(self, batch: ClipBatch, step: int) -> dict[str, Tensor]:
+        """The autoencoder's loss and, from its start on, the discriminator's, in fp32."""
+        video = batch.videos
+        seeds = [(self.seed, step, batch.first + index) for index in range(len(video))]
+        result: Reconstruction = self._modules["autoencoder"](video, batch.chunk_frames, seeds)
+        self._terms = {}
+        with torch.autocast(video.device.type, enabled=False):
+            reconstruction = result.video.float()
+            total = self._reconstruction_loss(reconstruction, video)
+            if self.loss.kl:
+                total = total + self.loss.kl * self._note("kl", losses.kl_divergence(result.mean, result.logvar))
+            if self.loss.gan is None or step < self.loss.gan.start:
+                return {"autoencoder": total}
+            total = total + self._adversarial_loss(reconstruction, total)
+            return {"autoencoder": total, "discriminator": self._discriminator_loss(reconstruction.detach(), video)}
 
-    @torch.no_grad()
-    def metrics(self) -> dict[str, float]:
-        """PSNR in dB of each held-out video, and their mean."""
-        values = {f"psnr/{name}": psnr(self._reconstruct(video), video) for name, video in self.held_out.items()}
-        return {"psnr": sum(values.values()) / len(values), **values} if values else {}
+    def terms(self) -> dict[str, Tensor]:
+        """The terms of the last losses, before their weights."""
+        return {name: value.detach() for name, value in self._terms.items()}
+
+    def metrics(self, folder: Path) -> dict[str, float]:
+        """See `validation.validate`."""
+        return validate(self.model, self.held_out, folder)
 
     def export(self, folder: Path) -> None:
-        """Writes a fp16 model folder.
+        """Writes a fp16 model folder, without the discriminator; see `autoencoder_export.export_autoencoder`."""
+        export_autoencoder(self.model, self.sample, folder)
 
-        An encoder that is not trained keeps its latent space, by name too. Otherwise the space is a new one, whose
-        latents have mean 0 and std 1 per channel on the training clips.
-        """
-        fields = {name: value for name, value in self.model.config.items() if not name.startswith("_")}
-        kept = not any(p.requires_grad for p in self.model.encoder.parameters()) and fields["latent_space_id"]
-        if not kept:
-            fields["latents_mean"], fields["latents_std"] = self._latent_statistics()
-        model = AutoencoderDCV(**fields)
-        model.load_state_dict(self.model.state_dict())
-        model = model.half()
-        if not kept:
-            model.register_to_config(latent_space_id=model.fingerprint())
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(temporary)
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
+    def _reconstruction_loss(self, reconstruction: Tensor, video: Tensor) -> Tensor:
+        loss = self.loss
+        total = reconstruction.new_zeros(())
+        if loss.mse:
+            total = total + loss.mse * self._note("mse", losses.squared_error(reconstruction, video))
+        if loss.charbonnier:
+            value = losses.charbonnier(reconstruction, video, loss.epsilon)
+            total = total + loss.charbonnier * self._note("charbonnier", value)
+        if loss.gradient:
+            total = total + loss.gradient * self._note("gradient", losses.gradient_loss(reconstruction, video))
+        if loss.temporal:
+            total = total + loss.temporal * self._note("temporal", losses.temporal_loss(reconstruction, video))
+        if loss.ms_ssim:
+            total = total + loss.ms_ssim * self._note("ms_ssim", losses.ms_ssim_loss(reconstruction, video))
+        if loss.lpips is not None:
+            total = total + loss.lpips.weight * self._note("lpips", self._perceptual_loss(reconstruction, video))
+        return total
 
-    def _reconstruct(self, video: Tensor) -> Tensor:
-        return self.model(video.to(self.model.device)).cpu()
+    def _perceptual_loss(self, reconstruction: Tensor, video: Tensor) -> Tensor:
+        """The mean over all frames, a few at a time: nothing is kept of the features of frames that are done."""
+        self.lpips = self.lpips.to(video.device)
+        pairs = (
+            frames.transpose(1, 2).flatten(0, 1).split(FRAMES_PER_LPIPS_CALL) for frames in (reconstruction, video)
+        )
+        distances = [
+            torch.utils.checkpoint.checkpoint(self.lpips, *pair, use_reentrant=False)
+            for pair in zip(*pairs, strict=True)
+        ]
+        return torch.cat(distances).mean()
 
-    @torch.no_grad()
-    def _latent_statistics(self) -> tuple[list[float], list[float]]:
-        latents = torch.cat([self.model.encode(clip[None].to(self.model.device)) for clip in self.sample])
-        std, mean = torch.std_mean(latents.float(), dim=(0, 2, 3, 4))
-        own_mean, own_std = (torch.tensor(self.model.config[name]) for name in ("latents_mean", "latents_std"))
-        mean, std = own_mean + own_std * mean.cpu(), own_std * std.cpu()
-        # Four digits: the numbers are part of config.json, and a channel that is never used must not blow up.
-        return [round(v, 4) for v in mean.tolist()], [max(round(v, 4), 1e-3) for v in std.tolist()]
+    def _adversarial_loss(self, reconstruction: Tensor, reconstruction_loss: Tensor) -> Tensor:
+        """Weight and value of the generator's side, with a gradient to the reconstruction alone."""
+        gan = self.loss.gan
+        discriminator = self._modules["discriminator"]
+        value, gradient = value_and_gradient(lambda x: hinge_generator_loss(discriminator(x)), reconstruction)
+        weight = reconstruction.new_tensor(gan.weight)
+        if gan.adaptive:
+            last = last_conv(self.model).weight
+            (wanted,) = torch.autograd.grad(reconstruction_loss, last, retain_graph=True)
+            (adversarial,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
+            weight = weight * adaptive_weight(wanted, adversarial)
+        self._note("gan", value)
+        self._note("gan_weight", weight)
+        return with_gradient(weight * value, reconstruction, weight * gradient)
 
+    def _discriminator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        gan = self.loss.gan
+        real = real.detach().requires_grad_(gan.regulariser == "r1")
+        real_scores, fake_scores = self._modules["discriminator"](torch.cat([real, fake])).chunk(2)
+        self._note("score_real", real_scores.mean())
+        self._note("score_fake", fake_scores.mean())
+        loss = hinge_discriminator_loss(real_scores, fake_scores)
+        if gan.regulariser == "r1":
+            loss = loss + gan.r1 * self._note("r1", r1_penalty(real_scores, real))
+        return loss
 
-def start_from_folder(folder: Path) -> AutoencoderDCV:
-    """An exported model as fp32 weights to train on."""
-    return AutoencoderDCV.from_pretrained(folder, torch_dtype=torch.float32).train()
-
-
-def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Only parameters whose name fits one of the patterns (as in a shell) get gradients."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise UserError(f"no parameter is named like {pattern!r}; there are {', '.join(names[:3])}, ...")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-
-
-def keep_full_precision(model: AutoencoderDCV) -> None:
-    """Makes the layers at latent rate and the decoder's head compute in fp32 under autocast.
-
-    At latent rate a crop has so few positions (2x4x4) that the CPU's bf16 conv3d gave infinite weight gradients
-    (torch 2.13); the head's last sum needs more than eight bits.
-    """
-    latent_rate = [model.encoder.layers[-1], *model.decoder.layers[:2]]
-    for layer in (*latent_rate, model.decoder.layers[-1]):
-        layer.forward = functools.partial(in_full_precision, type(layer).forward, layer)
-
-
-def in_full_precision(forward: Callable[..., Tensor], layer: nn.Module, x: Tensor, *rest: Any) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return forward(layer, x.float(), *rest)
+    def _note(self, name: str, value: Tensor) -> Tensor:
+        self._terms[name] = value
+        return value
 
 
-@contextmanager
-def chunk_length(model: AutoencoderDCV, chunk_frames: int) -> Iterator[None]:
-    """Runs the model with another chunk length: short clips then cross a chunk's edge too."""
-    own = model.geometry
-    model.geometry = dataclasses.replace(own, chunk_frames=chunk_frames)
-    try:
-        yield
-    finally:
-        model.geometry = own
+def check_losses(loss: LossSettings, model: AutoencoderDCV) -> None:
+    """Raises UserError for terms that this model, or what is trained of it, cannot have."""
+    if loss.kl and model.config.posterior != "gaussian":
+        raise UserError(
+            f"loss.kl is {loss.kl}, but the model's posterior is {model.config.posterior}; set start.posterior to "
+            "gaussian, or loss.kl to 0"
+        )
+    if loss.gan is not None and loss.gan.adaptive and not last_conv(model).weight.requires_grad:
+        raise UserError(
+            "loss.gan.adaptive looks at the gradient of the decoder's last layer, which is not trained; add "
+            "decoder_last to trainable, or set loss.gan.adaptive to false"
+        )
