@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from dcvideogen.data.index import Record
@@ -36,18 +37,21 @@ def judge(record: Record, settings: CheckSettings) -> Record:
     return replace(record, reason=None, detail=None)
 
 
-def _reasons(record: Record, settings: CheckSettings) -> list[tuple[str, str]]:
-    video = record.kind == "video"
-    checks = (
-        ("codec", bool(settings.codecs) and record.codec not in settings.codecs,
-         f"{record.codec}; {', '.join(settings.codecs)} asked for"),
-        ("too short", video and record.frames < settings.min_frames,
-         f"{record.frames} frames; {settings.min_frames} asked for"),
-        ("too small", min(record.height, record.width) < settings.min_side,
-         f"{record.width}x{record.height}; {settings.min_side} pixels asked for"),
-        ("black", record.black_share > settings.max_black_share,
-         f"{100 * record.black_share:.0f} % black frames; {100 * settings.max_black_share:.0f} % allowed"),
-        ("static", video and record.static_share > settings.max_static_share,
-         f"{100 * record.static_share:.0f} % standing frames; {100 * settings.max_static_share:.0f} % allowed"),
-    )  # fmt: skip
-    return [(reason, detail) for reason, holds, detail in checks if holds]
+def _reasons(record: Record, settings: CheckSettings) -> Iterator[tuple[str, str]]:
+    if settings.codecs and record.codec not in settings.codecs:
+        yield "codec", f"{record.codec}; {', '.join(settings.codecs)} asked for"
+    if record.kind == "video" and record.frames < settings.min_frames:
+        yield "too short", f"{record.frames} frames; {settings.min_frames} asked for"
+    if min(record.height, record.width) < settings.min_side:
+        yield "too small", f"{record.width}x{record.height}; {settings.min_side} pixels asked for"
+    if record.black_share > settings.max_black_share:
+        yield "black", f"{_percent(record.black_share)} black frames; {_percent(settings.max_black_share)} allowed"
+    if record.kind == "video" and record.static_share > settings.max_static_share:
+        yield (
+            "static",
+            f"{_percent(record.static_share)} standing frames; {_percent(settings.max_static_share)} allowed",
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

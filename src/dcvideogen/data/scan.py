@@ -24,6 +24,8 @@ THUMBNAIL_LINES = 36
 _MAX_THUMBNAIL_COLUMNS = 144
 # A manifest's end may be rounded up by this much.
 _GRACE_SECONDS = 1.0
+# The part of a file in which a cut shows: a frame or a packet.
+_LAST_PART, _LAST_PART_BYTES = 0.05, 8192
 _MEASURING = ("black_levels", "static_levels", "cut_levels", "cut_ratio", "scan_frames", "sample_frames")
 
 
@@ -81,16 +83,17 @@ def _scan_image(path: Path, record: Record, settings: CheckSettings) -> Record:
 def _scan_video(path: Path, info: VideoInfo, record: Record, settings: CheckSettings) -> Record:
     first, frames = _part(info, record.start, record.end)
     record = replace(record, kind="video", fps=round(float(info.fps), 4))
-    asked = settings.scan_frames if frames is None else min(frames, settings.scan_frames)
+    # Where no end is certain, not even the duration (FFmpeg shortens that of a cut wmv), it is looked for by decoding.
+    certain = info.num_frames is not None or record.end is not None
+    asked = min(frames, settings.scan_frames) if certain and frames is not None else settings.scan_frames
     try:
         head = _thumbnails(path, info, first, asked)
         pieces = [head]
         if len(head) < asked or asked == frames:
             frames = len(head)
         else:
-            # More than was decoded: what the container says, or its duration, which is rarely exact.
-            exact = info.num_frames is not None
-            frames = max(len(head), frames if exact or frames is None else int(0.98 * frames))
+            # More than was decoded: what the container says, or a little less than its duration, which is rarely exact.
+            frames = max(len(head), (frames if certain else int(0.98 * frames)) if frames is not None else 0)
             middle, end = max(len(head), frames // 2), max(len(head), frames - settings.sample_frames)
             for start in (middle, end) if end > len(head) else ():
                 piece = _thumbnails(path, info, first + start, settings.sample_frames)
@@ -145,7 +148,8 @@ def _is_cut_off(path: Path, container: str) -> bool:
     size = path.stat().st_size
     with Structure(path, container, begin=size) as structure:
         damage = structure.damage_before()
-    return bool(damage) and damage >= size
+    # Some formats name the byte where the part begins that is not all there.
+    return bool(damage) and size - damage <= max(_LAST_PART_BYTES, _LAST_PART * size)
 
 
 def _what(error: Exception, path: Path) -> str:
