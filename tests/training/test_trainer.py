@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import TinyData, TinyTask, settings, weights
+from tiny import Adversarial, TinyData, TinyTask, settings, weights
 
 from dcvideogen.errors import UserError
 from dcvideogen.training.trainer import Trainer
@@ -83,32 +83,6 @@ def test_reports_hold_losses_and_terms_as_scalars_without_gradients():
     _, reports = train(1)
     assert reports[0].keys() == {"loss/layer", "largest", "gradient_norm/layer"}
     assert all(value.ndim == 0 and not value.requires_grad for value in reports[0].values())
-
-
-class Adversarial(TinyTask):
-    """Two networks with a loss each, the second from step 2 on."""
-
-    def __init__(self):
-        super().__init__()
-        self.critic = torch.nn.Linear(3, 1)
-        with torch.no_grad():
-            for p in self.critic.parameters():
-                p.fill_(0.1)
-
-    def modules(self):
-        return {"layer": self.layer, "critic": self.critic}
-
-    def use_modules(self, modules):
-        self.layer, self.critic = modules["layer"], modules["critic"]
-
-    def parameters(self):
-        return {"layer": list(self.layer.parameters()), "critic": list(self.critic.parameters())}
-
-    def losses(self, batch, step):
-        losses = super().losses(batch, step)
-        if step >= 2:
-            losses["critic"] = self.critic(batch.videos.movedim(1, -1)).square().mean()
-        return losses
 
 
 def test_an_optimiser_rests_while_its_loss_is_not_due():

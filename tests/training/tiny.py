@@ -1,4 +1,4 @@
-"""A task that trains in a millisecond: a linear map to be fitted, with real parameters, losses and an export."""
+"""Tasks that train in a millisecond: linear maps to be fitted, with real parameters, losses and an export."""
 
 import json
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from dcvideogen.data.batch import ClipBatch
 from dcvideogen.errors import UserError
-from dcvideogen.training.settings import FitSettings
+from dcvideogen.training.loop import FitSettings, fit
 
 
 class TinyTask:
@@ -50,16 +50,42 @@ class TinyTask:
         (folder / "weight.json").write_text(json.dumps(self.layer.weight.tolist()))
 
 
-class TinyData:
-    """Two clips per step, of noise."""
+class Adversarial(TinyTask):
+    """Two networks with a loss each, without dropout; the second loss comes from step 2 on."""
 
-    def __init__(self, name="noise", scale=1.0):
-        self.name, self.scale = name, scale
+    def __init__(self):
+        super().__init__()
+        self.critic = nn.Linear(3, 1)
+        with torch.no_grad():
+            for p in self.critic.parameters():
+                p.fill_(0.1)
+
+    def modules(self):
+        return {"layer": self.layer, "critic": self.critic}
+
+    def use_modules(self, modules):
+        self.layer, self.critic = modules["layer"], modules["critic"]
+
+    def parameters(self):
+        return {"layer": list(self.layer.parameters()), "critic": list(self.critic.parameters())}
+
+    def losses(self, batch, step):
+        x = batch.videos.movedim(1, -1)
+        losses = {"layer": (self.layer(x) - 2 * x).square().mean()}
+        return losses if step < 2 else {**losses, "critic": self.critic(x).square().mean()}
+
+
+class TinyData:
+    """A few clips per step, of noise."""
+
+    def __init__(self, name="noise", scale=1.0, num_clips=2):
+        self.name, self.scale, self.num_clips = name, scale, num_clips
 
     def batch(self, step, part, num_parts):
-        videos = self.scale * torch.randn(2, 3, 2, 2, 2, generator=torch.Generator().manual_seed(step))
-        own = slice(part * 2 // num_parts, (part + 1) * 2 // num_parts)
-        return ClipBatch(videos[own], tuple(f"clip-{step}-{i}.mp4" for i in range(2))[own], 8)
+        count, generator = self.num_clips, torch.Generator().manual_seed(step)
+        videos = self.scale * torch.randn(count, 3, 2, 2, 2, generator=generator)
+        own = slice(part * count // num_parts, (part + 1) * count // num_parts)
+        return ClipBatch(videos[own], tuple(f"clip-{step}-{i}.mp4" for i in range(count))[own], 8)
 
     def state(self):
         return {"name": self.name}
@@ -67,6 +93,9 @@ class TinyData:
     def load_state(self, state):
         if state != self.state():
             raise UserError(f"the checkpoint was made with data {state['name']!r}; this is {self.name!r}")
+
+
+__all__ = ["Adversarial", "FitSettings", "TinyData", "TinyTask", "fit", "settings", "weights"]
 
 
 def settings(**changes):

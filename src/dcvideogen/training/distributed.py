@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -59,10 +60,13 @@ class Processes:
         trained = {name for name, module in modules.items() if any(p.requires_grad for p in module.parameters())}
         if self.count == 1:
             return dict(modules)
-        return {
-            name: self.accelerator.prepare_model(module) if name in trained else module
-            for name, module in modules.items()
-        }
+        with warnings.catch_warnings():
+            # torch 2.13 has two new names for `broadcast_buffers`; 2.11 does not know them.
+            warnings.simplefilter("ignore", FutureWarning)
+            return {
+                name: self.accelerator.prepare_model(module) if name in trained else module
+                for name, module in modules.items()
+            }
 
 
 @functools.cache

@@ -75,7 +75,7 @@ class Journal:
         """One line, here and now."""
         if not self.processes.is_main:
             return
-        rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in numbers.items()}
+        rounded = {name: None if value is None else float(f"{value:.8g}") for name, value in numbers.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
         told = [f"{name} {value:.4g}" for name, value in rounded.items() if value is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +20,8 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    # It warns of in-place work on what a layer returned; ours is only done where no gradient is wanted.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     for module in modules.values():
         module.to(device)
