@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,7 +48,7 @@ def scan(item: Item, root: Path, settings: CheckSettings) -> Record:
             raise Unusable(*item.problem)
         if item.size == 0:
             raise Unusable("empty", "0 bytes")
-        with _quiet(), item.local() as path:
+        with quiet(), item.local() as path:
             info = _probe(path)
             record = replace(record, width=info.width, height=info.height, codec=info.codec)
             if info.container == "image" and info.num_frames == 1:
@@ -157,13 +158,19 @@ def _what(error: Exception, path: Path) -> str:
     return str(error).replace(f"{path}: ", "").partition("; ")[0]
 
 
+_muted = threading.local()
+
+
+def _is_heard(_record: logging.LogRecord) -> bool:
+    return not getattr(_muted, "on", False)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Notes about dropped sound and the like are for a file that is watched, not for thousands."""
-    logger = logging.getLogger("dcvideogen")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Mutes, in this thread, what reading a video notes: fine for a file that is watched, not for thousands."""
+    logging.getLogger("dcvideogen").addFilter(_is_heard)  # the same one is added once
+    _muted.on = True
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _muted.on = False

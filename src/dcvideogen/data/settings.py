@@ -45,8 +45,8 @@ class DataSettings(Frozen):
     """Which files, and how clips are cut from them.
 
     source: a folder of videos, images and tar shards, at any depth; a manifest (.jsonl, .csv); or one tar shard.
-    index: the folder that `dcvideogen data check SOURCE -o` wrote; None: in the source's folder, or made for this run.
-    check: what a file must be, where this run makes the index itself.
+    index: the folder that `dcvideogen data check SOURCE -o` wrote; None: the source's own if there is an index in it,
+    else one that this run makes in the cache. check: what a file must be; the run then makes the index in any case.
     cache: where decoded frames are kept; None: in the output folder. max_frames: kept of each video, from its start.
     short_side: pixels to which videos are decoded (a smaller one stays as it is); photo_short_side: images.
 
@@ -64,7 +64,7 @@ class DataSettings(Frozen):
 
     source: Path
     index: Path | None = None
-    check: CheckSettings = CheckSettings()
+    check: CheckSettings | None = None
     cache: Path | None = None
     max_frames: int = Field(default=300, gt=0)
     short_side: Pixels = 288
@@ -88,6 +88,8 @@ class DataSettings(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.index is not None and self.check is not None:
+            raise ValueError("index and check came; check is for an index that the run makes; leave one of them out")
         if self.short_sides[0] > self.short_sides[1]:
             raise ValueError(f"short_sides {list(self.short_sides)} came; the smallest comes first")
         number = self.held_out if isinstance(self.held_out, int | float) else 0
