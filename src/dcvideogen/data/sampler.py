@@ -94,7 +94,8 @@ class Sampler:
 
     def _draw(self, kind: BatchSettings, step: int, places: range) -> ClipBatch:
         drawn = [self._clip(kind, step, place) for place in places]
-        return ClipBatch(torch.stack([clip for clip, _ in drawn]), tuple(name for _, name in drawn), kind.chunk_frames)
+        videos, names = torch.stack([clip for clip, _ in drawn]), tuple(name for _, name in drawn)
+        return ClipBatch(videos, names, kind.chunk_frames, places.start)
 
     def _clip(self, kind: BatchSettings, step: int, place: int) -> tuple[Tensor, str]:
         """(clip (3, T, h, w), name). A broken file is drawn and put back, so that it does not matter when it broke."""

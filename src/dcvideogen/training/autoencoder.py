@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.batch import ClipBatch
@@ -75,10 +75,14 @@ class ReconstructionTask:
         self._modules = dict(modules)
 
     @property
-    def model(self) -> AutoencoderDCV:
-        """The autoencoder itself, under whatever the loop has wrapped around it."""
+    def _autoencoder(self) -> AutoencoderPass:
+        """Under whatever the loop has wrapped around it."""
         network = self._modules["autoencoder"]
-        return getattr(network, "module", network).model
+        return getattr(network, "module", network)
+
+    @property
+    def model(self) -> AutoencoderDCV:
+        return self._autoencoder.model
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
         return {name: list(module.parameters()) for name, module in self._modules.items()}
@@ -148,9 +152,12 @@ class ReconstructionTask:
         value, gradient = value_and_gradient(lambda x: hinge_generator_loss(discriminator(x)), reconstruction)
         weight = reconstruction.new_tensor(gan.weight)
         if gan.adaptive:
-            last = last_conv(self.model).weight
+            last = self._autoencoder.used["last_weight"]
             (wanted,) = torch.autograd.grad(reconstruction_loss, last, retain_graph=True)
             (adversarial,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
+            if distributed.is_initialized():  # the gradients of the whole batch, times the number of processes
+                distributed.all_reduce(wanted)
+                distributed.all_reduce(adversarial)
             weight = weight * adaptive_weight(wanted, adversarial)
         self._note("gan", value)
         self._note("gan_weight", weight)
