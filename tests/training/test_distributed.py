@@ -49,7 +49,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_ways_of_sharing(tmp_p
     small(tmp_path / "whole", steps=9)
     small(tmp_path / "parts", steps=9, stop_at=3, count=2)
     small(tmp_path / "parts", steps=9, stop_at=6)
-    small(tmp_path / "parts", steps=9, count=2, distributed="fsdp2", gradient_checkpointing=True)
+    small(tmp_path / "parts", steps=9, count=2, distributed="fsdp2", shard_above=0, gradient_checkpointing=True)
     whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
     assert difference(whole, parts) < 1e-5
     # What FSDP2 exported are its averages, whole and exact.
@@ -78,11 +78,11 @@ def faulty(folder, changes):
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
 def test_a_loss_that_is_not_finite_on_one_process_skips_the_step_on_all(tmp_path, way):
     assert processes.run(faulty, tmp_path / "one", {"steps": 6}) == [None]
-    assert processes.run(faulty, tmp_path / "two", {"steps": 6, "distributed": way}, count=2) == [None, None]
+    changes = {"steps": 6, "distributed": way, "shard_above": 0}
+    assert processes.run(faulty, tmp_path / "two", changes, count=2) == [None, None]
     assert difference(newest(tmp_path / "one"), newest(tmp_path / "two")) < 1e-6
     assert Checkpoint(find_checkpoints(tmp_path / "two" / "checkpoints")[-1]).state["nonfinite"] == 1
-    strict = {"steps": 6, "distributed": way, "max_nonfinite": 0}
-    for message in processes.run(faulty, tmp_path / "three", strict, count=2):
+    for message in processes.run(faulty, tmp_path / "three", {**changes, "max_nonfinite": 0}, count=2):
         assert "the last one step 3 with clip-2-1.mp4; 0 are allowed" in message
 
 
@@ -93,7 +93,8 @@ def accumulating(folder, changes):
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
 def test_two_networks_with_a_loss_each_learn_the_same_from_parts_of_parts(tmp_path, way):
     assert processes.run(accumulating, tmp_path / "one", {"steps": 6}) == [None]
-    changes = {"steps": 6, "distributed": way, "accumulate": 2}
+    # The critic has 4 parameters, the other network 12: under FSDP2 one is replicated, one shared out.
+    changes = {"steps": 6, "distributed": way, "shard_above": 4, "accumulate": 2}
     assert processes.run(accumulating, tmp_path / "two", changes, count=2) == [None, None]
     assert difference(newest(tmp_path / "one"), newest(tmp_path / "two")) < 1e-5
 

@@ -29,15 +29,17 @@ class Networks:
         names = trained_names(task.parameters(), self.modules)
         if settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.modules)
-        self.sharded = settings.distributed == "fsdp2" and processes.count > 1
-        if self.sharded:
-            self.hollow = {name: hollow_copy(module) for name, module in self.modules.items()}
-            shard(self.modules, processes.device)
-            self.wrapped: Mapping[str, nn.Module] = self.modules
-        else:
-            for module in self.modules.values():
-                module.to(processes.device)
-            self.wrapped = processes.replicate(self.modules)
+        sharded = {
+            name: module
+            for name, module in self.modules.items()
+            if settings.distributed == "fsdp2"
+            and processes.count > 1
+            and sum(p.numel() for p in module.parameters()) > settings.shard_above
+        }
+        self.hollow = {name: hollow_copy(module) for name, module in sharded.items()}
+        shard(sharded, processes.device)
+        others = {name: module.to(processes.device) for name, module in self.modules.items() if name not in sharded}
+        self.wrapped = {**sharded, **processes.replicate(others)}
         if settings.compile_backend is not None:
             compile_networks(self.modules, settings.compile_backend)
         task.use_modules(self.wrapped)
@@ -65,39 +67,30 @@ class Networks:
     def averaged(self, ema: Ema) -> Iterator[None]:
         """Inside, the task runs through plain networks with the averaged weights, on the first process.
 
-        The averages are in the order of `trained`. Random numbers drawn inside leave no trace.
+        Random numbers drawn inside leave no trace.
         """
-        with torch.random.fork_rng():
-            if self.sharded:
-                plain = self._fill(ema)
-                self.task.use_modules(plain)
-            else:
-                self.task.use_modules(self.modules)
+        with torch.random.fork_rng(), ema.in_place():
+            self._fill_hollow()
+            self.task.use_modules({**self.modules, **self.hollow})
             try:
-                with ema.in_place():
-                    yield
+                yield
             finally:
                 self.task.use_modules(self.wrapped)
-                if self.sharded:
-                    for module in plain.values():
-                        module.to("meta")
+                for module in self.hollow.values():
+                    module.to("meta")
         self.processes.wait()
 
     @torch.no_grad()
-    def _fill(self, ema: Ema) -> Mapping[str, nn.Module]:
-        """The whole networks on the first process; the others only give their shares."""
-        names = [name for group in self.trained.values() for name in group]
-        averages = dict(zip(names, ema.averages, strict=True))
-        for name, module in self.modules.items():
-            target = self.hollow[name]
+    def _fill_hollow(self) -> None:
+        """Whole copies of the sharded networks, on the first process; the others only give their shares."""
+        for name, target in self.hollow.items():
             if self.processes.is_main:
                 target.to_empty(device=self.processes.device)
             targets = {**dict(target.named_parameters()), **dict(target.named_buffers())}
-            for key, tensor in [*module.named_parameters(), *module.named_buffers()]:
-                value = whole(averages.get(f"{name}/{key}", local(tensor)), tensor)
+            for key, tensor in [*self.modules[name].named_parameters(), *self.modules[name].named_buffers()]:
+                value = whole(local(tensor), tensor)
                 if self.processes.is_main:
                     targets[key].copy_(value)
-        return self.hollow
 
 
 def trained_names(

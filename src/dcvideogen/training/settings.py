@@ -18,6 +18,8 @@ class FitSettings(BaseModel):
     gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
     compile_backend: run encoder and decoder through torch.compile with this backend, such as "inductor"; None: not.
     distributed: "ddp" keeps everything on every process, "fsdp2" a share of it; no difference on one process.
+    shard_above: "fsdp2" shares networks with more parameters than this; smaller ones (a discriminator, whose penalty
+        needs second derivatives, which FSDP2 has not) are kept as under "ddp".
     log_every, validate_every, checkpoint_every, export_every: steps; the last step does all of them.
     keep_checkpoints: how many of the newest stay. max_nonfinite: how many steps may be skipped by the NaN guard.
     tensorboard: True writes TensorBoard files, None does where the package is installed.
@@ -37,6 +39,7 @@ class FitSettings(BaseModel):
     gradient_checkpointing: bool = False
     compile_backend: str | None = None
     distributed: Literal["ddp", "fsdp2"] = "ddp"
+    shard_above: int = Field(default=10_000_000, ge=0)
     seed: int = 0
     log_every: int = Field(default=10, gt=0)
     validate_every: int = Field(default=500, gt=0)

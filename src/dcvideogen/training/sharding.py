@@ -22,6 +22,8 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device) -> None:
 
     # It warns of in-place work on what a layer returned; ours is only done where no gradient is wanted.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+    if not modules:
+        return
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     for module in modules.values():
         module.to(device)
@@ -30,7 +32,9 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device) -> None:
         lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
         for layers in reversed(lists):  # inner ones first
             for layer in layers:
-                fully_shard(layer, mesh=mesh)
+                # The last layer is the first one that the backward pass wants whole again, and an adaptive
+                # adversarial weight looks at its gradient.
+                fully_shard(layer, mesh=mesh, reshard_after_forward=layer is not layers[-1])
         fully_shard(module, mesh=mesh)
 
 
@@ -42,6 +46,10 @@ def hollow_copy(module: nn.Module) -> nn.Module:
         hollow = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(hollow, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else hollow
     return copy.deepcopy(module, memo)
+
+
+def is_shared(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor)
 
 
 def local(tensor: Tensor) -> Tensor:

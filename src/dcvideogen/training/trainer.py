@@ -17,7 +17,7 @@ from dcvideogen.training.guard import NanGuard
 from dcvideogen.training.networks import Networks
 from dcvideogen.training.schedule import warmup_cosine
 from dcvideogen.training.settings import FitSettings
-from dcvideogen.training.sharding import local
+from dcvideogen.training.sharding import is_shared, local
 from dcvideogen.training.task import Task
 
 
@@ -32,9 +32,8 @@ class Trainer:
         self.task, self.settings = task, settings
         self.processes = processes or Processes()
         self.networks = Networks(task, settings, self.processes)
-        sharded = self.networks.sharded
         self.handles = {
-            group: {name: nn.Parameter(local(p)) if sharded else p for name, p in members.items()}
+            group: {name: nn.Parameter(local(p)) if is_shared(p) else p for name, p in members.items()}
             for group, members in self.networks.trained.items()
         }
         options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
@@ -100,13 +99,18 @@ class Trainer:
 
     def _clip(self, group: str) -> Tensor:
         """Shortens the gradient to `clip_norm`; the norm it had."""
-        handles = self.handles[group]
-        if self.networks.sharded:
-            for name, parameter in self.networks.trained[group].items():
-                handles[name].grad = None if parameter.grad is None else local(parameter.grad)
-        norm = get_total_norm([h.grad for h in handles.values() if h.grad is not None])
-        if self.networks.sharded:
-            norm = self.processes.sum(norm.square()).sqrt()
+        handles, shares, wholes = self.handles[group], [], []
+        for name, parameter in self.networks.trained[group].items():
+            if parameter.grad is None:
+                handles[name].grad = None
+            elif is_shared(parameter):
+                handles[name].grad = local(parameter.grad)
+                shares.append(handles[name].grad)
+            else:
+                wholes.append(parameter.grad)
+        norm = get_total_norm(wholes)
+        if shares:
+            norm = (norm.square() + self.processes.sum(get_total_norm(shares).square())).sqrt()
         clip_grads_with_norm_(handles.values(), self.settings.clip_norm, norm)
         return norm
 
