@@ -29,6 +29,7 @@ from dcvideogen.video import frames_to_video, iterate_frames
 log = logging.getLogger(__name__)
 
 SECONDS_PER_LINE = 10.0
+REJECTED_SHOWN = 10
 # The machine's fault and not the file's: such an error stops the run.
 _NOT_THE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 GIB = 2**30
@@ -45,6 +46,10 @@ def open_dataset(settings: DataSettings, cache: Path) -> Dataset:
     usable = read_records(folder / INDEX)
     rejected = read_records(folder / REJECTED) if (folder / REJECTED).is_file() else []
     log.info("%s: %d usable files, %d left out", folder / INDEX, len(usable), len(rejected))
+    for record in rejected[:REJECTED_SHOWN]:
+        log.info("left out: %s (%s: %s)", record.name, record.reason, record.detail or "see rejected.jsonl")
+    if len(rejected) > REJECTED_SHOWN:
+        log.info("left out: %d more, see %s", len(rejected) - REJECTED_SHOWN, folder / REJECTED)
     train, held_out = choose(settings, usable, rejected)
     dataset = Dataset(settings, root, cache, train, held_out)
     dataset.check_space()
@@ -66,8 +71,6 @@ def _index_folder(settings: DataSettings, root: Path, cache: Path) -> Path:
             if not report.usable:
                 (folder / INDEX).unlink()
                 raise nothing_left(settings.source, report, folder)
-            for reason, count in report.reasons().most_common():
-                log.info("left out: %d %s", count, reason)
     return folder
 
 
