@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcvideogen.autoencoder.conv3d import conv3d
 from dcvideogen.autoencoder.shuffle import averaging_shortcut, pixel_shuffle_3d, pixel_unshuffle_3d
 from dcvideogen.autoencoder.state import StreamState
 
@@ -17,26 +18,6 @@ TEMPORAL_MODES = ("chunk_causal", "causal", "non_causal")
 PAST_FRAMES = {"chunk_causal": 1, "causal": 2, "non_causal": 0}
 # The one of a kernel's three taps in time that looks at the frame itself.
 PRESENT_TAP = {"chunk_causal": 1, "causal": 2, "non_causal": 1}
-
-
-def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int]) -> Tensor:
-    """F.conv3d, which on a CPU in fp32 hands small single clips to an unfolding loop of its own.
-
-    That loop takes 6 times as long as oneDNN and 27 times the memory of its input; pieces of a few rows are such
-    clips. The bound of 20480 on batch 1 is PyTorch's (aten/src/ATen/native/Convolution.cpp, use_mkldnn, 2.11-2.13).
-    """
-    if torch.compiler.is_compiling():  # the operator below has no form without numbers, which tracing needs
-        return F.conv3d(x, weight, bias, padding=padding)
-    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
-    if (
-        small
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
-    ):
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, (1, 1, 1), (1, 1, 1), 1)
-    return F.conv3d(x, weight, bias, padding=padding)
 
 
 class ChunkCausalConv3d(nn.Conv3d):
