@@ -120,7 +120,7 @@ def load_lpips(network: Literal["alex", "vgg"], backbone: Path, heads: Path) -> 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     """The state dict in a .safetensors, .pt or .pth file; UserError when it is missing or none."""
     if not path.is_file():
-        raise UserError(f"{what}: there is no file {path}; put it there (nothing is downloaded), or leave LPIPS out")
+        raise UserError(f"{what}: there is no file {path}; put it there (nothing is downloaded), or leave it out")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
