@@ -35,7 +35,7 @@ def check(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores by default.")] = None,
     min_frames: Annotated[int | None, typer.Option(help="Shorter videos are left out; 8 by default.")] = None,
-    min_side: Annotated[int | None, typer.Option(help="Smaller pictures are left out; 64 pixels by default.")] = None,
+    min_side: Annotated[int | None, typer.Option(help="Smaller pictures are left out; 32 pixels by default.")] = None,
     max_black_share: Annotated[float | None, typer.Option(help="Of a file's frames, 0 to 1; 0.9 by default.")] = None,
     max_static_share: Annotated[
         float | None, typer.Option(help="Of frames that are like the one before, 0 to 1; 0.95 by default.")

@@ -16,7 +16,7 @@ def frame_differences(frames: np.ndarray) -> np.ndarray:
 def find_cuts(frames: np.ndarray, *, levels: float, ratio: float) -> tuple[int, ...]:
     """Numbers of the frames that begin a new scene, in frames (T, H, W, 3) uint8.
 
-    The difference to the frame before is at least `levels`, and at least `ratio` times the mean of the two differences
+    The difference to the frame before is at least `levels`, and at least `ratio` times each of the two differences
     before and the two after it. So fast motion is no cut, for it goes on; nor is a flash, which is two differences.
     """
     differences = frame_differences(frames)
@@ -25,7 +25,7 @@ def find_cuts(frames: np.ndarray, *, levels: float, ratio: float) -> tuple[int, 
         around = np.concatenate(
             [differences[max(0, index - _AROUND) : index], differences[index + 1 : index + 1 + _AROUND]]
         )
-        if around.size == 0 or differences[index] >= ratio * around.mean():
+        if around.size == 0 or differences[index] >= ratio * around.max():
             cuts.append(int(index) + 1)
     return tuple(cuts)
 

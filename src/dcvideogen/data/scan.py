@@ -26,7 +26,7 @@ _MAX_THUMBNAIL_COLUMNS = 144
 # A manifest's end may be rounded up by this much.
 _GRACE_SECONDS = 1.0
 # The part of a file in which a cut shows: a frame or a packet.
-_LAST_PART, _LAST_PART_BYTES = 0.05, 8192
+_LAST_PART, _LAST_PART_BYTES = 0.05, 1 << 16
 _MEASURING = ("black_levels", "static_levels", "cut_levels", "cut_ratio", "scan_frames", "sample_frames")
 
 

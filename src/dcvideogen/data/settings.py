@@ -22,21 +22,21 @@ class CheckSettings(Frozen):
     codecs: FFmpeg's names of the only codecs to take (h264, vp9, png, ...); all that can be decoded when empty.
     black_levels: a frame is black when 99 % of its pixels are darker. max_black_share: of a file's frames.
     static_levels: two neighbouring frames are the same when no pixel differs by more. max_static_share: of such pairs.
-    cut_levels: the mean difference of the two frames at a scene cut is at least this, and `cut_ratio` times the mean
-    of the differences around it.
+    cut_levels: the mean difference of the two frames at a scene cut is at least this, and `cut_ratio` times each of
+    the two differences before and after it.
     scan_frames: so many frames are decoded from the start of each file, where cuts, black and static shares are
     measured; of a longer file, `sample_frames` in the middle and at the end besides.
     """
 
     min_frames: int = Field(default=8, gt=0)
-    min_side: int = Field(default=64, gt=0)
+    min_side: int = Field(default=32, gt=0)
     codecs: tuple[str, ...] = ()
     black_levels: float = Field(default=24, ge=0, le=255)
     max_black_share: Share = 0.9
     static_levels: float = Field(default=3, ge=0, le=255)
     max_static_share: Share = 0.95
     cut_levels: float = Field(default=12, gt=0)
-    cut_ratio: float = Field(default=3, ge=1)
+    cut_ratio: float = Field(default=1.5, ge=1)
     scan_frames: int = Field(default=1200, gt=1)
     sample_frames: int = Field(default=16, gt=0)
 

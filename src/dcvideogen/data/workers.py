@@ -21,6 +21,8 @@ from dcvideogen.data.items import Item
 from dcvideogen.data.scan import measurement, scan
 from dcvideogen.data.settings import CheckSettings
 
+COMMAND = ("-m", __name__)
+
 
 def scan_all(
     items: Sequence[Item], root: Path, settings: CheckSettings, *, jobs: int, seconds_per_item: float
@@ -98,7 +100,7 @@ class _Worker:
 
 def _start(root: Path, settings: CheckSettings) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, *COMMAND],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
