@@ -59,7 +59,7 @@ def test_a_half_written_checkpoint_is_never_chosen_and_cleaned_away(tmp_path):
     (half / checkpoint.MARKER).unlink()
     (tmp_path / ".step-00000012.77").mkdir()
     assert steps(tmp_path) == [5]
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, ".step-*")
     assert not (tmp_path / ".step-00000012.77").exists()
     save(tmp_path, 9)
     assert steps(tmp_path) == [5, 9]
@@ -89,7 +89,7 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_that_looks_com
     save(tmp_path, 2, keep=1)
     monkeypatch.undo()
     assert steps(tmp_path) == [2]
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, ".step-*")
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
 

@@ -69,9 +69,9 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / MARKER).is_file())
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, pattern: str) -> None:
     """Deletes what a killed run left half-written or half-deleted in `folder`; no other run may be using it."""
-    for path in folder.glob(f".{PREFIX}*"):
+    for path in folder.glob(pattern):
         shutil.rmtree(path, ignore_errors=True)
 
 

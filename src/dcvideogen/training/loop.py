@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dcvideogen.data.batch import ClipBatch
-from dcvideogen.training.checkpoint import Checkpoint, find_checkpoints, remove_leftovers
+from dcvideogen.training.checkpoint import PREFIX, Checkpoint, find_checkpoints, remove_leftovers
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.journal import Journal, duration
 from dcvideogen.training.settings import FitSettings
@@ -39,6 +39,9 @@ def fit(task: Task, data: Data, settings: FitSettings, folder: Path, *, stop_at:
     Under torchrun every process calls it with the same arguments; the first one writes.
     """
     processes = Processes()
+    if processes.is_main:
+        remove_leftovers(folder, ".model.*")
+        remove_leftovers(folder / "checkpoints", f".{PREFIX}*")
     trainer = Trainer(task, settings, processes)
     resume(trainer, data, folder / "checkpoints")
     if trainer.step >= settings.steps:
@@ -78,7 +81,6 @@ def resume(trainer: Trainer, data: Data, folder: Path) -> None:
     """Takes back the newest complete checkpoint, the same on all processes; without one nothing changes."""
     newest = None
     if trainer.processes.is_main:
-        remove_leftovers(folder)
         newest = next(reversed(find_checkpoints(folder)), None)
     newest = trainer.processes.gather(newest)[0]
     if newest is not None:
