@@ -6,6 +6,6 @@ DATA=${DCVIDEOGEN_DATA:-data}  # the folder that holds the clips and photographs
 OUT=${1:-out/dcae-small}
 # Idle threads that spin cost more than half the speed when other programs use the cores too.
 export OMP_WAIT_POLICY=PASSIVE
-dcvideogen train-autoencoder dcae-small-f32t4c128 -o "$OUT" --set data.folder="$DATA"
-# To go on from the bundled weights instead of from the linear start:
-#   dcvideogen train-autoencoder dcae-small-f32t4c128 -o "$OUT" --set data.folder="$DATA" --set start.weights=model
+dcvideogen train-autoencoder dcae-small-f32t4c128-bundled --data "$DATA" -o "$OUT"
+# On videos of your own, from the bundled weights:
+#   dcvideogen train-autoencoder dcae-small-f32t4c128 --data FOLDER -o OUT

@@ -24,11 +24,13 @@ def test_hinge_losses_stop_where_the_answer_is_clear_enough():
 def test_r1_is_the_squared_gradient_of_the_score_and_can_be_differentiated():
     real = torch.rand(2, 3, 4, requires_grad=True)
     weight = torch.tensor(3.0, requires_grad=True)
-    scores = (weight * real).flatten(1)  # mean over 12 patches: gradient 3 / 12 at each of 12 numbers
+    scores = (weight * real).flatten(1)  # a gradient of 3 at each number, of which there are as many as patches
     penalty = r1_penalty(scores, real)
-    assert penalty.item() == pytest.approx(0.5 * 12 * (3 / 12) ** 2)
+    assert penalty.item() == pytest.approx(0.5 * 3**2)
     penalty.backward()
-    assert weight.grad.item() == pytest.approx(0.5 * 12 * 2 * 3 / 12**2)
+    assert weight.grad.item() == pytest.approx(3)
+    larger = torch.rand(5, 7, 8, requires_grad=True)
+    assert r1_penalty((weight * larger).flatten(1), larger).item() == pytest.approx(penalty.item())
 
 
 def test_the_adaptive_weight_is_the_ratio_of_the_norms():

@@ -1,136 +1,152 @@
-"""Runs an autoencoder recipe: data, model, task, loop, and the folder it all ends in."""
+"""Runs an autoencoder recipe: data, model, and its stages one after another, each in a folder of its own."""
 
 from __future__ import annotations
 
-import json
+import functools
+import hashlib
 import logging
 import os
-import platform
+import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.autoencoder.presets import make_autoencoder
-from dcvideogen.data.clips import ClipSampler, Sampling, decode_to_cache, find_sources
-from dcvideogen.recipes.recipe import AutoencoderRecipe, BatchSettings, DataSettings
-from dcvideogen.training.autoencoder import ReconstructionTask, start_from_folder
-from dcvideogen.training.linear_start import start_from_dct
+from dcvideogen.data.dataset import Dataset, open_dataset
+from dcvideogen.errors import UserError
+from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
+from dcvideogen.recipes.record import StageRecord, read_stage, write_run, write_stage
+from dcvideogen.training.autoencoder import ReconstructionTask
+from dcvideogen.training.autoencoder_export import replace_folder, start_from_folder
+from dcvideogen.training.distributed import Processes
 from dcvideogen.training.loop import fit
-from dcvideogen.video import iterate_frames
-from dcvideogen.weights import resolve_model
+from dcvideogen.training.start import make_start
 
 log = logging.getLogger(__name__)
 
-# Steps of the run are numbered from 0; the clips that the start and the statistics are measured on come before them.
+# Steps of a run are numbered from 0; the clips that the start and the statistics are measured on come before them.
 SAMPLE_SEED_OFFSET = 1_000_003
+SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 24, 16, 128  # for the latents' mean and std
 
 
-def run_recipe(recipe: AutoencoderRecipe, folder: Path, *, stop_at: int | None = None) -> bool:
-    """Trains, or goes on with, the run in `folder`; True when it is done. Writes run.json beside what `fit` writes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sampler = make_sampler(recipe.data, folder)
-    seed = recipe.train.seed
-    sample = sampler.batch(seed + SAMPLE_SEED_OFFSET, 0, batch_size=24, num_frames=16, size=128)
+def run_recipe(
+    recipe: AutoencoderRecipe, folder: Path, *, only: str | None = None, stop_at: tuple[str, int] | None = None
+) -> bool:
+    """Runs all stages, or goes on with the run in `folder`; True when what was asked for is done.
+
+    only: the name of the one stage to run. stop_at: a stage and a step, to stop there as Ctrl-C does.
+    A stage that is done is skipped. Writes folder/STAGE (see `fit`), folder/model (the newest model of the newest stage
+    that ran) and folder/run.json. Under torchrun every process calls it with the same arguments.
+    Raises UserError for an unknown stage, a stage whose predecessor has no model yet, and one that was begun with
+    another model than it would be begun with now.
+    """
+    chosen = recipe.stages if only is None else (recipe.stage(only),)
+    processes = Processes()
+    if processes.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder, recipe)
+
+    @functools.cache
+    def dataset() -> Dataset:  # not opened where all is done
+        return open_dataset(recipe.data, recipe.data.cache or folder / "cache")
+
+    for stage in chosen:
+        done = run_stage(recipe, stage, dataset, folder, processes, stop_at)
+        if processes.is_main:
+            publish(folder / stage.name / "model", folder / "model")
+            write_run(folder, recipe)
+        if not done:
+            return False
+    return True
+
+
+def run_stage(
+    recipe: AutoencoderRecipe,
+    stage: StageSettings,
+    opened: Callable[[], Dataset],
+    folder: Path,
+    processes: Processes,
+    stop_at: tuple[str, int] | None,
+) -> bool:
+    """Trains one stage to its end, or as far as it comes; True when it is done."""
+    own = folder / stage.name
+    begun_with = what_it_begins_with(recipe, stage, folder)
+    record = processes.gather(read_stage(own))[0]
+    if record is not None and record.begun_with != begun_with:
+        raise UserError(
+            f"stage {stage.name!r} in {own} was begun with another model than it would begin with now; delete that "
+            "folder to run the stage again, or use another output folder"
+        )
+    if record is not None and record.done and record.stage == stage.model_dump(mode="json"):
+        log.info("stage %s: done before", stage.name)
+        return True
+    processes.wait()  # all have read the record
+    if processes.is_main:
+        own.mkdir(parents=True, exist_ok=True)
+        write_stage(own, StageRecord(stage.model_dump(mode="json"), begun_with, done=False))
+    seed, dataset = stage.train.seed, opened()
+    log.info("stage %s: %s; trains %s", stage.name, stage.loss.told(), ", ".join(stage.trainable))
     task = ReconstructionTask(
-        make_model(recipe, sampler),
-        sample=sample,
-        held_out=read_held_out(recipe.data),
-        trainable=recipe.trainable,
-        mse_weight=recipe.loss.mse,
-        charbonnier_weight=recipe.loss.charbonnier,
-        gradient_weight=recipe.loss.gradient,
-        epsilon=recipe.loss.epsilon,
+        first_model(recipe, stage, dataset, folder),
+        sample=dataset.sample(seed + SAMPLE_SEED_OFFSET, SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE),
+        held_out=dataset.held_out(),
+        loss=stage.loss,
+        trainable=stage.trainable,
+        past_gradient=stage.past_gradient,
+        seed=seed,
     )
-    write_run(folder, recipe, {})
-    done = fit(task, batches_of(recipe, sampler), recipe.train, folder, stop_at=stop_at)
-    write_run(folder, recipe, last_metrics(folder))
+    step = stop_at[1] if stop_at is not None and stop_at[0] == stage.name else None
+    done = fit(task, dataset.sampler(stage.batches, seed), stage.train, own, stop_at=step)
+    if processes.is_main and done:
+        write_stage(own, StageRecord(stage.model_dump(mode="json"), begun_with, done=True))
+    processes.wait()
     return done
 
 
-def make_sampler(data: DataSettings, folder: Path) -> ClipSampler:
-    """Decodes what is not decoded yet, and opens it."""
-    cache = data.cache or folder / "cache"
-    videos = find_sources(data.folder, data.videos)
-    photographs = find_sources(data.folder, data.photographs)
-    find_sources(data.folder, data.held_out)  # a missing one is told now and not after hours
-    decoded = []
-    for path in [*videos, *photographs]:
-        log.info("reading %s", path.name)
-        side = data.photo_short_side if path in photographs else data.short_side
-        decoded.append(decode_to_cache(path, cache, short_side=side, max_frames=data.max_frames))
-    sampling = Sampling(data.short_sides, data.strides, data.photo_share, data.cut_probability, data.brightness)
-    return ClipSampler(decoded, sampling)
+def first_model(recipe: AutoencoderRecipe, stage: StageSettings, dataset: Dataset, folder: Path) -> AutoencoderDCV:
+    """The model that a stage begins with, in fp32."""
+    before = stage_before(recipe, stage)
+    if before is not None:
+        return start_from_folder(folder / before / "model")
+    seed = stage.train.seed
+    model, report = make_start(
+        recipe.start,
+        seed=seed,
+        sample=lambda clips, frames, size: dataset.sample(seed + SAMPLE_SEED_OFFSET + 1, clips, frames, size),
+    )
+    for line in report.lines():
+        log.info("%s", line)
+    return model
 
 
-def make_model(recipe: AutoencoderRecipe, sampler: ClipSampler) -> AutoencoderDCV:
-    if recipe.start.weights == "model":
-        return start_from_folder(resolve_model(recipe.start.model or recipe.start.preset))
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.train.seed)
-        model = make_autoencoder(recipe.start.preset)
-    if recipe.start.weights == "dct":
-        geometry = model.geometry
-        sample = sampler.batch(
-            recipe.train.seed + SAMPLE_SEED_OFFSET,
-            1,
-            batch_size=recipe.start.sample_clips,
-            num_frames=2 * geometry.temporal_ratio,
-            size=2 * geometry.spatial_ratio,
+def what_it_begins_with(recipe: AutoencoderRecipe, stage: StageSettings, folder: Path) -> dict[str, object]:
+    """Names the model that a stage begins with, as plain values."""
+    before = stage_before(recipe, stage)
+    if before is None:
+        return {"start": recipe.start.model_dump(mode="json")}
+    files = sorted((folder / before / "model").glob("*.safetensors"))
+    record = read_stage(folder / before)
+    if not files or record is None or not record.done:
+        raise UserError(
+            f"stage {stage.name!r} begins with the model of stage {before!r}, which is not done in {folder}; run the "
+            f"recipe without --stage, or with --stage {before} first"
         )
-        log.info("linear start: the DCT coefficients keep %.2f %% of the energy", 100 * start_from_dct(model, sample))
-    return model.train()
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return {"stage": before, "weights": digest.hexdigest()}
 
 
-def read_held_out(data: DataSettings) -> dict[str, Tensor]:
-    """Name -> video (1, 3, T, H, W) in [-1, 1]: shorter side resized, centre crop, first frames."""
-    videos = {}
-    for path in find_sources(data.folder, data.held_out):
-        size = data.held_out_size
-        frames = np.stack(list(iterate_frames(path, num_frames=data.held_out_frames, height=size, width=size)))
-        videos[path.stem] = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    return videos
+def stage_before(recipe: AutoencoderRecipe, stage: StageSettings) -> str | None:
+    names = [other.name for other in recipe.stages]
+    index = names.index(stage.name)
+    return names[index - 1] if index else None
 
 
-def batches_of(recipe: AutoencoderRecipe, sampler: ClipSampler) -> Callable[[int], tuple[Tensor, int]]:
-    """step -> (videos, chunk length), a function of the recipe's seed and the step alone."""
-    shares = np.array([batch.share for batch in recipe.batches])
-    shares = shares / shares.sum()
-
-    def batch_at(step: int) -> tuple[Tensor, int]:
-        rng = np.random.default_rng([recipe.train.seed, step])
-        kind: BatchSettings = recipe.batches[int(rng.choice(len(shares), p=shares))]
-        videos = sampler.batch(
-            recipe.train.seed, step, batch_size=kind.batch_size, num_frames=kind.num_frames, size=kind.size
-        )
-        return videos, kind.chunk_frames
-
-    return batch_at
-
-
-def write_run(folder: Path, recipe: AutoencoderRecipe, metrics: dict[str, Any]) -> None:
-    """Writes run.json: everything that is needed to run this again, and what came out."""
-    packages = ("dcvideogen", "torch", "diffusers", "accelerate", "numpy", "av")
-    record = {
-        "command": "train-autoencoder",
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": recipe.train.seed,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "threads": torch.get_num_threads(),
-        "metrics": metrics,
-    }
-    temporary = folder / f".run.json.{os.getpid()}"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, folder / "run.json")
-
-
-def last_metrics(folder: Path) -> dict[str, Any]:
-    """The newest held-out metrics in metrics.jsonl."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    measured = [line for line in lines if any(key.startswith("held_out/") for key in line)]
-    return measured[-1] if measured else {}
+def publish(source: Path, target: Path) -> None:
+    """Copies a model folder to where users look for it, replacing what is there at once."""
+    if source.is_dir():
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        replace_folder(temporary, target)

@@ -5,86 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dcvideogen.data.settings import BatchSettings, DataSettings
 from dcvideogen.errors import UserError
-from dcvideogen.training.loop import FitSettings
+from dcvideogen.training.loss_settings import LossSettings
+from dcvideogen.training.settings import FitSettings
+from dcvideogen.training.start import StartSettings
+
+RESERVED = ("model", "cache", "index")  # other folders of a run
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StartSettings(Frozen):
-    """The model before the first step.
+class StageSettings(Frozen):
+    """One stage of a run: what it is shown, what it trains, what it minimises, and for how long.
 
-    preset: its sizes. weights: "random"; "dct", the linear start of training/linear_start.py; or "model", those of an
-    exported folder or bundled model named by `model`.
+    name: of its folder. trainable: parts or patterns, see training/parts.py. past_gradient: let gradients flow through
+    the frames kept between chunks; without, each chunk's weights learn from that chunk alone, in less memory.
     """
 
-    preset: str
-    weights: Literal["random", "dct", "model"] = "random"
-    model: str | None = None
-    sample_clips: int = Field(default=600, gt=0)
-
-
-class DataSettings(Frozen):
-    """Which files, and how clips are cut from them.
-
-    folder: holds the videos and photographs, at any depth. cache: where decoded frames are kept (None: in the output
-    folder). short_side: pixels to which videos are decoded; photo_short_side: photographs.
-    short_sides: shorter side that a source is scaled to before a crop is taken, smallest and largest.
-    held_out: measured on, never trained on; the first `held_out_frames` frames, `held_out_size` pixels square.
-    """
-
-    folder: Path
-    cache: Path | None = None
-    videos: tuple[str, ...] = ()
-    photographs: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()
-    held_out_frames: int = Field(default=80, gt=0)
-    held_out_size: int = Field(default=256, gt=0)
-    max_frames: int = Field(default=300, gt=0)
-    short_side: int = Field(default=288, gt=0)
-    photo_short_side: int = Field(default=640, gt=0)
-    short_sides: tuple[int, int] = (200, 330)
-    strides: tuple[int, ...] = (1, 1, 2)
-    photo_share: float = Field(default=0.15, ge=0, le=1)
-    cut_probability: float = Field(default=0.15, ge=0, le=1)
-    brightness: float = Field(default=0.1, ge=0)
-
-
-class BatchSettings(Frozen):
-    """One kind of batch; `share` is how often it comes relative to the others, `chunk_frames` how the model cuts it."""
-
-    share: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=1, gt=0)
-    num_frames: int = Field(gt=0)
-    size: int = Field(gt=0)
-    chunk_frames: int = Field(default=40, gt=0)
-
-
-class LossSettings(Frozen):
-    """Weights of the terms of the reconstruction loss; see training/autoencoder.py."""
-
-    mse: float = Field(default=1.0, ge=0)
-    charbonnier: float = Field(default=0.0, ge=0)
-    gradient: float = Field(default=0.0, ge=0)
-    epsilon: float = Field(default=0.02, gt=0)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    batches: tuple[BatchSettings, ...] = Field(min_length=1)
+    trainable: tuple[str, ...] = Field(default=("*",), min_length=1)
+    loss: LossSettings = LossSettings()
+    past_gradient: bool = True
+    train: FitSettings
 
 
 class AutoencoderRecipe(Frozen):
-    """A complete run of `dcvideogen train-autoencoder`; `trainable` are patterns of parameter names."""
+    """A complete run of `dcvideogen train-autoencoder`. Each stage begins with the model of the one before it."""
 
     start: StartSettings
     data: DataSettings
-    batches: tuple[BatchSettings, ...] = Field(min_length=1)
-    loss: LossSettings = LossSettings()
-    trainable: tuple[str, ...] = ("*",)
-    train: FitSettings
+    stages: tuple[StageSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1 or name in RESERVED:
+                raise ValueError(f"a stage is called {name!r}; names must differ, and not be {', '.join(RESERVED)}")
+        return self
+
+    def stage(self, name: str) -> StageSettings:
+        """UserError lists the known ones."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise UserError(f"no stage {name!r}; this recipe has {', '.join(stage.name for stage in self.stages)}")
 
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
@@ -104,7 +78,7 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def read_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file; `overrides` are strings like "train.steps=100", their values read as YAML.
+    """Reads a recipe file; `overrides` are strings like "stages.0.train.steps=100", their values read as YAML.
 
     Raises UserError that names the key, what came and what is allowed.
     """
@@ -123,38 +97,58 @@ def read_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -
 
 
 def set_value(values: dict[str, Any], override: str) -> None:
-    """Applies one "a.b=value" in place; a list's entries go by their number."""
+    """Applies one "a.b=value" in place; a list's entries go by their number, or by their `name`."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {override!r}; write it as key.of.the.recipe=value, for example train.steps=100")
+        raise UserError(f"--set {override!r}; write it as key.of.the.recipe=value, such as stages.0.train.steps=100")
     *parents, last = key.split(".")
     here: Any = values
     try:
         for name in parents:
-            here = here[int(name)] if isinstance(here, list) else here.setdefault(name, {})
-        if isinstance(here, list):
-            here[int(last)] = yaml.safe_load(text)
-        else:
-            here[last] = yaml.safe_load(text)
+            here = here[entry_number(here, name)] if isinstance(here, list) else here.setdefault(name, {})
+        here[entry_number(here, last) if isinstance(here, list) else last] = yaml.safe_load(text)
     except (AttributeError, IndexError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"--set {override!r} does not lead to a place in the recipe; check {key!r}") from error
+
+
+def entry_number(entries: list[Any], name: str) -> int:
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict) and entry.get("name") == name:
+            return index
+    return int(name)
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> str:
     """The first thing that is wrong, in one line."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    parts, known = follow(kind, first["loc"])
+    place = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}; known here: {', '.join(known_keys(kind, first['loc'][:-1]))}"
+        return f"unknown key {place!r}; known here: {', '.join(known.model_fields)}"
     if first["type"] == "missing":
         return f"key {place!r} is missing; add it, or give it with --set {place}=..."
+    if first["type"] == "value_error":
+        told = first["msg"].removeprefix("Value error, ")
+        return f"{place}: {told}" if place else told
     return f"{place} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-def known_keys(kind: Any, place: tuple[int | str, ...]) -> list[str]:
-    for part in place:
+def follow(kind: Any, location: Sequence[int | str]) -> tuple[list[str], Any]:
+    """Where pydantic saw an error -> the keys of the recipe that lead there, and the settings that hold the last one.
+
+    Pydantic puts the names of types into it where a key allows several; those are left out.
+    """
+    keys: list[str] = []
+    holder = kind
+    for part in location:
         if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        kind = next((a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")), annotation)
-    return list(kind.model_fields)
+            keys.append(str(part))
+        elif part in getattr(kind, "model_fields", {}):
+            keys.append(part)
+            holder = kind
+            annotation = kind.model_fields[part].annotation
+            kind = next((a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")), annotation)
+        elif hasattr(kind, "model_fields"):  # an unknown key
+            keys.append(part)
+            holder = kind
+    return keys, holder

@@ -26,14 +26,14 @@ def hinge_generator_loss(fake_scores: Tensor) -> Tensor:
 
 
 def r1_penalty(real_scores: Tensor, real: Tensor) -> Tensor:
-    """mean over clips of |d sum(D(real)) / d real|^2 / 2, differentiable. `real` must require gradients.
+    """mean over clips of |d sum(D(real)) / d real|^2 / (2 patches), differentiable. `real` must require gradients.
 
-    Mescheder, Geiger and Nowozin 2018, "Which training methods for GANs do actually converge?", arXiv 1801.04406. The
-    score of a clip is the mean over its patches, so that the penalty does not grow with the number of patches.
+    Mescheder, Geiger and Nowozin 2018, "Which training methods for GANs do actually converge?", arXiv 1801.04406, who
+    have one score per picture. The sum over the patches of a clip, divided by their number in the end, makes it the
+    penalty of a patch, however many there are.
     """
-    score = real_scores.float().flatten(1).mean(1).sum()
-    (gradient,) = torch.autograd.grad(score, real, create_graph=True)
-    return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
+    (gradient,) = torch.autograd.grad(real_scores.float().sum(), real, create_graph=True)
+    return 0.5 * gradient.float().square().sum() / real_scores.numel()
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
