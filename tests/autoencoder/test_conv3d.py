@@ -61,3 +61,18 @@ def test_a_backward_pass_under_autocast_stays_in_fp32():
     with torch.autocast("cpu", torch.bfloat16):
         found = torch.autograd.grad(y, (x, weight))
     assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
+def test_bf16_gradients_of_few_frames_are_right(autocast, num_frames):
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 32, num_frames, 4, 4), torch.randn(32, 32, 3, 3, 3, requires_grad=True) / 30
+    out = torch.randn(1, 32, num_frames, 4, 4)
+    (expected,) = torch.autograd.grad(conv3d(x, weight, None, (1, 1, 1)), weight, out)
+    dtype = torch.float32 if autocast else torch.bfloat16
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = conv3d(x.to(dtype), weight.to(dtype), None, (1, 1, 1))
+        (found,) = torch.autograd.grad(y, weight, out.to(y.dtype))
+        assert (found - expected).abs().max() < 0.02 * expected.abs().max()

@@ -1,4 +1,4 @@
-"""F.conv3d without the slow way that a CPU takes in fp32 for small single clips."""
+"""F.conv3d without two faults that it has on a CPU: a slow way in fp32, wrong gradients in bf16."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ FEW = 256
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int]) -> Tensor:
-    """A 3x3x3 conv of stride 1: F.conv3d, but for small single clips in fp32 on a CPU.
+    """A 3x3x3 conv of stride 1: F.conv3d, but for two kinds of clips on a CPU.
 
-    Those it hands to an unfolding loop of its own, which takes 6 times as long as oneDNN and 27 times the memory of its
-    input; backwards 1.2 to 10 times as long for chunks of 12 frames. Pieces of a few rows and short chunks are such
-    clips. The bound of 20480 on batch 1 is PyTorch's (aten/src/ATen/native/Convolution.cpp, use_mkldnn, 2.11-2.13).
+    In bf16, two frames between zeros give a gradient of the weight whose first two taps in time hold whatever was in
+    memory, often but not always numbers that are not finite (torch 2.13, oneDNN with AVX512-bf16; 1, 3, 4, 8 and 12
+    frames do not). With the zeros written out it is right. A chunk of 8 frames has two at latent rate.
+
+    In fp32, small single clips go through an unfolding loop that takes 6 times as long as oneDNN and 27 times the
+    memory of its input; backwards 1.2 to 10 times as long for chunks of 12 frames. Pieces of a few rows and short
+    chunks are such clips. The bound of 20480 on batch 1 is PyTorch's (aten/src/ATen/native/Convolution.cpp,
+    use_mkldnn, 2.11-2.13).
     """
+    if x.shape[2] == 2 and padding[0] == 1 and x.device.type == "cpu" and computes_in_bf16(x):
+        x, padding = F.pad(x, (0, 0, 0, 0, 1, 1)), (0, *padding[1:])
     if torch.compiler.is_compiling():  # the operator below has no form without numbers, which tracing needs
         return F.conv3d(x, weight, bias, padding=padding)
     small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
@@ -33,6 +40,12 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
     ):
         return SmallConv3d.apply(x, weight, bias, padding)
     return F.conv3d(x, weight, bias, padding=padding)
+
+
+def computes_in_bf16(x: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.dtype == torch.bfloat16
 
 
 class SmallConv3d(torch.autograd.Function):
