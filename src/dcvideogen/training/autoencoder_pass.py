@@ -93,8 +93,8 @@ def generator(seed: Sequence[int], stream: int) -> torch.Generator:
 def keep_full_precision(model: AutoencoderDCV) -> None:
     """Makes the layers at latent rate and the decoder's head compute in fp32 under autocast.
 
-    At latent rate a crop has so few positions (2x4x4) that the CPU's bf16 conv3d gave infinite weight gradients
-    (torch 2.13); the head's last sum needs more than eight bits.
+    The latents are the narrow place, and at their rate fp32 costs next to nothing; the head's last sum needs more than
+    eight bits.
     """
     latent_rate = [model.encoder.layers[-1], *model.decoder.layers[:2]]
     for layer in (*latent_rate, model.decoder.layers[-1]):
