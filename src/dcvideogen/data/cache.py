@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -54,7 +55,7 @@ class FrameCache:
     def frames(self, record: Record) -> np.ndarray:
         """A read-only array. Raises UserError when the source has changed or breaks, OSError when it is unreadable.
 
-        A disk that is full is a `CacheError`, which is not the source's fault.
+        A full disk is a `CacheError`, which is not the source's fault.
         """
         path = self.path(record)
         with self._lock:
@@ -77,6 +78,8 @@ class FrameCache:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError):
             return None
+        except OSError as error:
+            raise _cache_error(path, "read", error) from error
         return array if array.shape == shape and array.dtype == np.uint8 else None
 
     def _decode(self, record: Record, path: Path) -> None:
@@ -96,13 +99,14 @@ class FrameCache:
                     decoded += 1
             if decoded != count:
                 raise UserError(f"{record.name}: {decoded} frames came, the index says {count}; check the data again")
-            os.replace(temporary, path)
+            _rename(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 class CacheError(UserError):
-    """The cache cannot be written."""
+    """The cache cannot be read or written."""
 
 
 def check_unchanged(item: Item) -> None:
@@ -120,18 +124,25 @@ def _opened(path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
     except OSError as error:
-        raise _cache_error(path, error) from error
+        raise _cache_error(path, "write", error) from error
 
 
 def _write(file: BinaryIO, frame: np.ndarray) -> None:
     try:
         file.write(np.ascontiguousarray(frame).data)
     except OSError as error:
-        raise _cache_error(Path(file.name), error) from error
+        raise _cache_error(Path(file.name), "write", error) from error
 
 
-def _cache_error(path: Path, error: OSError) -> CacheError:
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cache_error(path, "write", error) from error
+
+
+def _cache_error(path: Path, verb: str, error: OSError) -> CacheError:
     return CacheError(
-        f"cannot write decoded frames to {path.parent} ({error.strerror}); free some space, lower data.max_frames or "
+        f"cannot {verb} decoded frames in {path.parent} ({error.strerror}); free some space, lower data.max_frames or "
         "data.short_side, or choose another data.cache"
     )

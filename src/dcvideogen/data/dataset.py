@@ -46,10 +46,12 @@ def open_dataset(settings: DataSettings, cache: Path) -> Dataset:
     usable = read_records(folder / INDEX)
     rejected = read_records(folder / REJECTED) if (folder / REJECTED).is_file() else []
     log.info("%s: %d usable files, %d left out", folder / INDEX, len(usable), len(rejected))
-    for record in rejected[:REJECTED_SHOWN]:
-        log.info("left out: %s (%s: %s)", record.name, record.reason, record.detail or "see rejected.jsonl")
-    if len(rejected) > REJECTED_SHOWN:
-        log.info("left out: %d more, see %s", len(rejected) - REJECTED_SHOWN, folder / REJECTED)
+    # Texts and the like are no surprise; a video that is left out may be one.
+    told = [record for record in rejected if record.reason != "other"][:REJECTED_SHOWN]
+    for record in told:
+        log.info("left out: %s (%s: %s)", record.name, record.reason, record.detail)
+    if len(rejected) > len(told):
+        log.info("left out: %d more, see %s", len(rejected) - len(told), folder / REJECTED)
     train, held_out = choose(settings, usable, rejected)
     dataset = Dataset(settings, root, cache, train, held_out)
     dataset.check_space()
