@@ -88,9 +88,8 @@ def _settings(named: dict[str, object], overrides: list[str]) -> CheckSettings:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or key not in CheckSettings.model_fields:
-            raise UserError(
-                f"--set {override} came; KEY=NUMBER with {', '.join(CheckSettings.model_fields)} is allowed"
-            )
+            known = ", ".join(CheckSettings.model_fields)
+            raise UserError(f"--set {override} came; KEY=NUMBER is allowed, with a KEY of {known}")
         named[key] = yaml.safe_load(text)
     try:
         return CheckSettings.model_validate(named)
