@@ -24,6 +24,7 @@ FENCES = {
     "diffusers": ("autoencoder/model.py", "evaluation/peers.py"),
     "peft": (),
     "transformers": (),
+    "imageio_ffmpeg": ("evaluation/vmaf.py",),
 }
 
 

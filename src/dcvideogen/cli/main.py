@@ -18,6 +18,7 @@ from dcvideogen.cli.decode import decode
 from dcvideogen.cli.demo import demo
 from dcvideogen.cli.doctor import doctor
 from dcvideogen.cli.encode import encode
+from dcvideogen.cli.evaluate import evaluate
 from dcvideogen.cli.info import info
 from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
@@ -35,6 +36,7 @@ app = typer.Typer(
 for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(evaluate, name="evaluate")
 
 
 def _print_version(wanted: bool) -> None:

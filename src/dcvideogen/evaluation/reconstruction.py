@@ -15,6 +15,7 @@ SSIM_BAND = 64  # rows worked on at a time: they stay in the processor's cache
 PEAK = 255.0
 WORST_BLOCK_SIDE = 32  # pixels; one latent of an f32 model
 IDENTICAL = "identical"
+NO_CHUNKS = "runs without chunks"
 TOO_SMALL = f"frame smaller than {SSIM_WINDOW} x {SSIM_WINDOW} pixels"
 
 
@@ -45,11 +46,12 @@ def ssim(frame: np.ndarray, reconstruction: np.ndarray) -> float | None:
 class ReconstructionMetrics:
     """Takes (input, reconstruction) frame by frame and holds nothing but numbers and the last pair.
 
-    chunk_frames, temporal_ratio: of the autoencoder, for the chunk edges.
+    chunk_frames, temporal_ratio: of the autoencoder, for the chunk edges; chunk_frames None where there are no chunks.
     num_worst_blocks: how many of the worst blocks to name, each place in the picture once, at its worst frame.
+    block_errors: mean squared errors of the blocks of the last pair (rows, columns).
     """
 
-    def __init__(self, chunk_frames: int, temporal_ratio: int, num_worst_blocks: int = 8) -> None:
+    def __init__(self, chunk_frames: int | None, temporal_ratio: int, num_worst_blocks: int = 8) -> None:
         self.chunk_frames = chunk_frames
         self.temporal_ratio = temporal_ratio
         self.num_worst_blocks = num_worst_blocks
@@ -58,6 +60,7 @@ class ReconstructionMetrics:
         self._ssim: list[float | None] = []
         self._jumps: list[float] = []
         self._previous: np.ndarray | None = None
+        self.block_errors = np.zeros((0, 0))
         self._worst_error = np.zeros((0, 0))
         self._worst_frame = np.zeros((0, 0), dtype=np.int64)
         self._size = (0, 0)
@@ -74,7 +77,8 @@ class ReconstructionMetrics:
         if self._previous is not None:
             self._jumps.append(float(np.abs(error - self._previous).mean()))
         self._previous = error
-        self._note_worst(_block_means(squared.mean(axis=2)))
+        self.block_errors = _block_means(squared.mean(axis=2))
+        self._note_worst(self.block_errors)
         self._size = frame.shape[:2]
         self.num_frames += 1
 
@@ -84,9 +88,19 @@ class ReconstructionMetrics:
             "num_frames": self.num_frames,
             "psnr_db": _series(self._psnr, IDENTICAL),
             "ssim": _series(self._ssim, TOO_SMALL),
+            "flicker_levels": self.flicker(),
             "chunk_edges": self.chunk_edges(),
             "worst_blocks": self.worst_blocks(),
         }
+
+    def flicker(self) -> dict[str, Any]:
+        """Temporal flicker in 8-bit levels: the mean absolute difference of frame differences.
+
+        At frame k the mean of |(r_k - r_(k-1)) - (x_k - x_(k-1))| for input x and reconstruction r, so real motion
+        cancels and an error that stands still costs nothing; nothing for frame 0.
+        """
+        reason = None if self._jumps else "fewer than 2 frames"
+        return {"mean": _mean(self._jumps), "per_frame": [None, *self._jumps][: self.num_frames], "reason": reason}
 
     def chunk_edges(self) -> dict[str, Any]:
         """Does the picture jump where one chunk ends and the next begins?
@@ -97,6 +111,9 @@ class ReconstructionMetrics:
         frame, and a flicker at all of them is not a seam. A seam shows as a ratio clearly above 1. `inside_levels`
         is the mean over all other frames, for that flicker.
         """
+        if self.chunk_frames is None:
+            levels = dict.fromkeys(("edge_levels", "latent_edge_levels", "inside_levels"))
+            return {"ratio": None, "reason": NO_CHUNKS, **levels, "frames": []}
         edge, latent_edge, inside = [], [], []
         for index, jump in enumerate(self._jumps, start=1):
             kind = edge if index % self.chunk_frames == 0 else inside

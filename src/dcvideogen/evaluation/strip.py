@@ -24,34 +24,46 @@ class Strip:
     def update(self, frame: np.ndarray, reconstruction: np.ndarray) -> None:
         """One pair of uint8 frames (H, W, 3)."""
         if self._count % self._stride == 0:
-            error = ERROR_GAIN * np.abs(reconstruction.astype(np.int16) - frame)
-            rows = (frame, reconstruction, error.clip(0, 255).astype(np.uint8))
+            rows = (frame, reconstruction, enlarged_error(frame, reconstruction))
             self._kept.append((self._count, np.stack([_reduce(row) for row in rows])))
             if len(self._kept) == _CANDIDATES:
                 self._kept, self._stride = self._kept[::2], self._stride * 2
         self._count += 1
 
-    def save(self, path: Path) -> None:
-        """Writes the PNG through a temporary name."""
+    def chosen(self) -> list[tuple[int, np.ndarray]]:
+        """(number of the frame, its input, reconstruction and error as uint8 (3, h, w, 3)), in order."""
         last = len(self._kept) - 1
         steps = max(1, min(self._columns, len(self._kept)) - 1)
-        chosen = sorted({round(i * last / steps) for i in range(steps + 1)})
-        height, width = self._kept[0][1].shape[1:3]
+        return [self._kept[index] for index in sorted({round(i * last / steps) for i in range(steps + 1)})]
+
+    def save(self, path: Path) -> None:
+        """Writes the PNG through a temporary name."""
+        chosen = self.chosen()
+        height, width = chosen[0][1].shape[1:3]
         sheet = Image.new("RGB", (len(chosen) * width, 3 * (height + _LABEL)))
         draw = ImageDraw.Draw(sheet)
-        for column, index in enumerate(chosen):
-            number, pictures = self._kept[index]
+        for column, (number, pictures) in enumerate(chosen):
             names = (f"frame {number}", "reconstruction", f"error x {ERROR_GAIN}")
             for row, (name, picture) in enumerate(zip(names, pictures, strict=True)):
                 corner = (column * width, row * (height + _LABEL))
                 draw.text((corner[0] + 2, corner[1] + 1), name, fill="white")
                 sheet.paste(Image.fromarray(picture), (corner[0], corner[1] + _LABEL))
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
-        try:
-            sheet.save(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_png(path, sheet)
+
+
+def enlarged_error(frame: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Four times the absolute difference of two uint8 pictures, uint8."""
+    return (ERROR_GAIN * np.abs(reconstruction.astype(np.int16) - frame)).clip(0, 255).astype(np.uint8)
+
+
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Writes through a temporary name."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
+    try:
+        picture.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:
