@@ -127,6 +127,17 @@ def test_gradient_checkpointing_reaches_the_networks_that_can_and_is_refused_whe
         Trainer(TinyTask(), settings(gradient_checkpointing=True))
 
 
+def test_what_is_compiled_are_encoders_and_decoders_where_there_are_some():
+    task = TinyTask()
+    parts = {"encoder": torch.nn.Linear(3, 3), "between": torch.nn.Identity(), "decoder": torch.nn.Linear(3, 3)}
+    task.layer = torch.nn.Sequential()
+    for name, part in parts.items():
+        task.layer.add_module(name, part)
+    Trainer(task, settings(compile_backend="eager"))
+    compiled = [name for name, part in task.layer.named_modules() if part._compiled_call_impl is not None]
+    assert compiled == ["encoder", "decoder"]
+
+
 def test_a_compiled_run_learns_what_a_plain_one_does():
     plain, compiled = train(3)[0].task, train(3, compile_backend="eager")[0].task
     assert compiled.layer._compiled_call_impl is not None

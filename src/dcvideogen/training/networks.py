@@ -131,6 +131,9 @@ def compile_networks(modules: Mapping[str, nn.Module], backend: str) -> None:
     known = torch._dynamo.list_backends(None)
     if backend not in known:
         raise UserError(f"train.compile_backend is {backend!r}; known here: {', '.join(known)}, or leave it out")
+    # Encoder and decoder are the same code, and each kind of chunk (the first, a later one, the last), each size and
+    # each way (with or without gradients) is a graph of its own; beyond the usual 8 it would quietly stop compiling.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in modules.values():
         parts = [part for name, part in module.named_modules() if name.rpartition(".")[2] in ("encoder", "decoder")]
         for part in parts or [module]:
