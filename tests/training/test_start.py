@@ -94,8 +94,11 @@ def test_an_official_file_starts_a_model_of_its_sizes(make_tiny, tmp_path):
     assert same(model, old)
     assert (tuple(model.config.latents_std), model.config.partial_chunk) == ((2.0,), "shorter")
     assert len(report.copied) == len(old.state_dict())
+    assert report.notes == ()
     wider, report = start(weights="official", path=tmp_path / "official.pt", scaling_factor=0.5, latent_channels=20)
     assert (wider.config.latent_channels, len(report.changed)) == (20, 3)
+    assert wider.config.partial_chunk == "fill"
+    assert "so partial_chunk is fill" in list(report.lines())[-1]
 
 
 def test_an_image_autoencoder_starts_a_model_with_other_latents(tmp_path):

@@ -59,6 +59,8 @@ class ReconstructionTask:
         autoencoder = AutoencoderPass(model, past_gradient=past_gradient, latent_noise=self.loss.latent_noise)
         self._modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
         if self.loss.gan is not None:
+            if self.loss.gan.adaptive:
+                autoencoder.note_last_weight()
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 discriminator = PatchDiscriminator(self.loss.gan.channels, self.loss.gan.regulariser)

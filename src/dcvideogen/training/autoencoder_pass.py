@@ -34,9 +34,7 @@ class AutoencoderPass(nn.Module):
         self.model = model
         self.past_gradient, self.latent_noise = past_gradient, latent_noise
         keep_full_precision(model)
-        # Under FSDP2 the weight that takes part in a pass is another tensor than the parameter.
         self.used: dict[str, Tensor] = {}
-        last_conv(model).register_forward_pre_hook(self._note_last_weight)
 
     def forward(self, video: Tensor, chunk_frames: int, seeds: Sequence[Sequence[int]]) -> Reconstruction:
         """video (B, 3, T, H, W) in [-1, 1]; the chunk length to run it with; for each clip what seeds its noise."""
@@ -62,8 +60,17 @@ class AutoencoderPass(nn.Module):
             latents = latents + self.latent_noise * uniform(mean, seeds) * deviation * normal(mean, seeds, 1)
         return latents
 
-    def _note_last_weight(self, conv: nn.Module, _inputs: Any) -> None:
-        self.used["last_weight"] = conv.weight
+    def note_last_weight(self) -> None:
+        """From now on every pass leaves the weight of the last conv in `used["last_weight"]`.
+
+        Under FSDP2 the weight that takes part in a pass is another tensor than the parameter. Only where it is wanted:
+        torch.compile cannot trace the note together with gradient checkpointing.
+        """
+
+        def note(conv: nn.Module, _inputs: Any) -> None:
+            self.used["last_weight"] = conv.weight
+
+        last_conv(self.model).register_forward_pre_hook(note)
 
 
 def last_conv(model: AutoencoderDCV) -> nn.Conv3d:

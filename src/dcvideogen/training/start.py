@@ -20,6 +20,10 @@ from dcvideogen.training.linear_start import start_from_dct
 from dcvideogen.training.new_latents import change_latents
 from dcvideogen.training.start_report import StartReport
 
+OFFICIAL_CHUNKS = (
+    "official weights saw full chunks alone, so partial_chunk is fill: shorter clips are filled up by repetition; "
+    "partial_chunk: shorter trains them as they are"
+)
 # num_clips, num_frames, size -> clips (num_clips, 3, num_frames, size, size) in [-1, 1] of the training data.
 Sample = Callable[[int, int, int], Tensor]
 
@@ -114,6 +118,8 @@ def start_from_weights(settings: StartSettings, sample: Sample) -> tuple[Autoenc
     elif settings.weights == "official":
         model = AutoencoderDCV.from_official_checkpoint(settings.path, settings.scaling_factor).float()
         report = StartReport(f"official checkpoint {settings.path}", tuple(model.state_dict()))
+        if "partial_chunk" not in changes:
+            report = dataclasses.replace(report, notes=(OFFICIAL_CHUNKS,))
     else:
         source = settings.model or preset
         if settings.model is None:
