@@ -1,90 +1,230 @@
 import json
+import logging
+import shutil
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.data.check import check_source
+from dcvideogen.data.settings import CheckSettings
 from dcvideogen.errors import UserError
-from dcvideogen.recipes.autoencoder import batches_of, make_sampler, run_recipe
-from dcvideogen.recipes.recipe import AutoencoderRecipe, read_recipe
+from dcvideogen.recipes.autoencoder import run_recipe
+from dcvideogen.recipes.recipe import AutoencoderRecipe, find_recipe, read_recipe
 from dcvideogen.video import VideoWriter
 
+# The bundled tour of all stages, with hardly any steps.
+SHORT = [
+    "stages.low-resolution.train.steps=4",
+    "stages.high-resolution.train.steps=3",
+    "stages.adversarial.train.steps=4",
+    "stages.adversarial.loss.gan.start=2",
+    *(f"stages.{number}.train.{key}=2" for number in range(3) for key in ("log_every", "validate_every")),
+    *(f"stages.{number}.train.warmup_steps=0" for number in range(3)),
+]
+STAGES = ("low-resolution", "high-resolution", "adversarial")
 
-@pytest.fixture
-def path(tmp_path):
-    """A recipe for two clips of 10 frames of 40x48, one of them held out, three steps with two kinds of batches."""
+
+@pytest.fixture(scope="module")
+def holiday(tmp_path_factory):
+    """A folder with two films of 24 frames of 64x80, a photograph, and three files that are broken."""
+    folder = tmp_path_factory.mktemp("holiday")
     rng = np.random.default_rng(0)
-    (tmp_path / "clips").mkdir()
-    for name in ("seen", "held"):
-        with VideoWriter(tmp_path / "clips" / f"{name}.mkv", fps=Fraction(24)) as writer:
-            for _ in range(10):
-                writer.write(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
-    recipe = {
-        "start": {"preset": "dcae-tiny-f32t4c16"},
-        "data": {"folder": str(tmp_path / "clips"), "videos": ["seen"], "held_out": ["held"], "short_sides": [32, 40]},
-        "batches": [
-            {"num_frames": 8, "size": 32, "chunk_frames": 8},
-            {"num_frames": 8, "size": 32, "chunk_frames": 4, "batch_size": 2},
-        ],
-        "train": {"steps": 3, "learning_rate": 0.001, "precision": "fp32"},
-    }
-    recipe["data"] |= {"held_out_size": 32, "held_out_frames": 5}
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    return file
+    for name in ("beach", "dinner"):
+        picture = rng.integers(0, 256, (80, 104, 3), dtype=np.uint8)
+        with VideoWriter(folder / f"{name}.mkv", fps=Fraction(24)) as writer:
+            for k in range(24):
+                writer.write(np.ascontiguousarray(picture[k // 2 : 64 + k // 2, k : 80 + k]))
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(folder / "sunset.png")
+    (folder / "notes.mp4").write_text("not a film")
+    (folder / "empty.mov").touch()
+    half = (folder / "beach.mkv").read_bytes()
+    (folder / "half.mkv").write_bytes(half[: len(half) // 2])
+    return folder
 
 
-def test_a_recipe_becomes_a_model_that_can_be_gone_on_from(path, tmp_path):
-    recipe = read_recipe(AutoencoderRecipe, path)
-    assert run_recipe(recipe, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["recipe"]["train"]["steps"] == 3
-    assert record["seed"] == 0
-    assert record["metrics"]["step"] == 3
-    assert record["metrics"]["held_out/psnr/held"] > 0
+@pytest.fixture(scope="module")
+def source(holiday, tmp_path_factory):
+    """Overrides that name the folder and its index, so that it is checked only once."""
+    index = tmp_path_factory.mktemp("index")
+    check_source(holiday, index, CheckSettings(), jobs=1)
+    return [f"data.source={holiday}", f"data.index={index}"]
+
+
+def read(source, *overrides):
+    return read_recipe(AutoencoderRecipe, find_recipe("dcae-tiny-f32t4c16"), [*source, *SHORT, *overrides])
+
+
+def weights(folder):
+    return AutoencoderDCV.from_pretrained(folder / "model").state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def copy_of(run, folder):
+    shutil.copytree(run, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory):
+    """All three stages, once."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    assert run_recipe(read(source), folder)
+    return folder
+
+
+def test_three_stages_make_a_model_each_and_hand_it_on(run):
+    models = [weights(run / stage) for stage in STAGES]
+    assert not same(models[0], models[1])
+    moved = {name for name in models[1] if not torch.equal(models[1][name], models[2][name])}
+    assert moved
+    # The last stage trains the decoder's last layers alone.
+    assert {".".join(name.split(".")[:2]) for name in moved} == {"decoder.layers"}
+    assert min(int(name.split(".")[2]) for name in moved) > 3
+    assert same(weights(run), models[2])
+    assert AutoencoderDCV.from_pretrained(run / "model").config.latent_space_id
+
+
+def test_a_run_writes_down_everything_that_is_needed_to_run_it_again(run):
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"]["stages"][2]["loss"]["gan"]["start"] == 2
     assert {"dcvideogen", "torch", "python"} <= record["versions"].keys()
-    model = tmp_path / "out" / "model"
-    assert AutoencoderDCV.from_pretrained(model).config.latent_space_id
-
-    more = read_recipe(AutoencoderRecipe, path, ["start.weights=model", f"start.model={model}", "train.steps=1"])
-    assert run_recipe(more, tmp_path / "more")
-
-
-def test_a_stopped_recipe_goes_on_to_the_same_weights(path, tmp_path):
-    recipe = read_recipe(AutoencoderRecipe, path)
-    assert not run_recipe(recipe, tmp_path / "parts", stop_at=1)
-    assert run_recipe(recipe, tmp_path / "parts")
-    assert run_recipe(recipe, tmp_path / "whole")
-    parts, whole = (
-        AutoencoderDCV.from_pretrained(tmp_path / name / "model").state_dict() for name in ("parts", "whole")
-    )
-    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    assert record["seed"] == dict.fromkeys(STAGES, 0)
+    for stage in STAGES:
+        assert record["stages"][stage]["done"]
+        assert record["stages"][stage]["metrics"]["held_out/psnr"] > 0
+    assert AutoencoderRecipe.model_validate(record["recipe"])
+    lines = [json.loads(line) for line in (run / "adversarial" / "metrics.jsonl").read_text().splitlines()]
+    assert "loss/discriminator" not in lines[0]  # it begins at step 2
+    assert {"loss/discriminator", "gan_weight", "r1"} <= {key for line in lines for key in line}
 
 
-def test_kinds_of_batches_come_in_their_shares_and_by_step_alone(path, tmp_path):
-    recipe = read_recipe(AutoencoderRecipe, path, ["batches.1.share=3"])
-    batch_at = batches_of(recipe, make_sampler(recipe.data, tmp_path / "out"))
-    kinds = [(len(videos), chunk) for videos, chunk in map(batch_at, range(200))]
-    assert set(kinds) == {(1, 8), (2, 4)}
-    assert 0.65 < kinds.count((2, 4)) / 200 < 0.85
-    assert torch.equal(batch_at(17)[0], batch_at(17)[0])
+def test_held_out_clips_are_drawn_at_every_validation(run):
+    folders = sorted(path.name for path in (run / "low-resolution" / "validation").iterdir())
+    assert folders == ["step-00000002", "step-00000004"]
+    pictures = sorted(path.suffix for path in (run / "low-resolution" / "validation" / folders[0]).iterdir())
+    assert pictures == [".mp4", ".png"]
 
 
-def test_a_missing_held_out_clip_is_told_before_training(path, tmp_path):
-    recipe = read_recipe(AutoencoderRecipe, path, ["data.held_out=[beach]"])
-    with pytest.raises(UserError, match=r"no file named beach"):
-        run_recipe(recipe, tmp_path / "out")
+def test_the_discriminator_is_in_the_checkpoint_and_not_in_the_model(run):
+    (newest, *_) = sorted((run / "adversarial" / "checkpoints").iterdir(), reverse=True)
+    from safetensors import safe_open
+
+    with safe_open(newest / "tensors.safetensors", "pt") as file:
+        assert any("discriminator" in name for name in file.keys())  # noqa: SIM118
+    assert not any("discriminator" in name for name in weights(run / "adversarial"))
 
 
-def test_the_command_trains_and_says_where_the_model_is(path, tmp_path):
+def test_the_same_command_goes_on_where_a_stage_was_stopped_and_gives_the_same_weights(run, source, tmp_path):
+    recipe, out = read(source), tmp_path / "out"
+    assert not run_recipe(recipe, out, stop_at=("low-resolution", 1))
+    assert not (out / "high-resolution").exists()
+    assert not run_recipe(recipe, out, stop_at=("adversarial", 3))
+    assert not json.loads((out / "run.json").read_text())["stages"]["adversarial"]["done"]
+    assert run_recipe(recipe, out)
+    for stage in STAGES:
+        assert same(weights(out / stage), weights(run / stage))
+
+
+def test_a_run_that_is_done_says_so_and_reads_no_data(run, source, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("dcvideogen"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="dcvideogen")
+    before = weights(run)
+    assert run_recipe(read(source, "data.source=nowhere"), run)
+    assert [r.message for r in caplog.records] == [f"stage {stage}: done before" for stage in STAGES]
+    assert same(before, weights(run))
+
+
+def test_a_stage_can_be_run_alone_on_the_model_of_the_one_before(run, source, tmp_path):
+    recipe, out = read(source), tmp_path / "out"
+    with pytest.raises(UserError, match=r"begins with the model of stage 'low-resolution', which is not done.*--stage"):
+        run_recipe(recipe, out, only="high-resolution")
+    shutil.copytree(run / "low-resolution", out / "low-resolution")
+    assert run_recipe(recipe, out, only="high-resolution")
+    assert same(weights(out), weights(run / "high-resolution"))
+    assert not (out / "adversarial").exists()
+    with pytest.raises(UserError, match=r"no stage 'last'; this recipe has low-resolution, high-resolution"):
+        run_recipe(recipe, out, only="last")
+
+
+def test_more_steps_for_an_early_stage_make_the_later_ones_refuse_to_mix(run, source, tmp_path):
+    out = copy_of(run, tmp_path / "out")
+    more = read(source, "stages.low-resolution.train.steps=5")
+    with pytest.raises(
+        UserError, match=r"stage 'high-resolution' in .* was begun with another model.*delete that folder"
+    ):
+        run_recipe(more, out)
+    with pytest.raises(UserError, match=r"stage 'low-resolution' in .* was begun with another model"):
+        run_recipe(read(source, "start.chunk_frames=4"), out)
+    (out / "low-resolution" / "run.json").write_text("[]")
+    with pytest.raises(UserError, match=r"is no record of a stage; delete .*low-resolution"):
+        run_recipe(more, out)
+
+
+def test_another_start_and_gradients_within_chunks_alone_can_be_asked_for(run, source, tmp_path):
+    overrides = [
+        "start.weights=model",
+        f"start.model={run / 'model'}",
+        "stages.0.train.steps=1",
+        "stages.0.past_gradient=false",
+    ]
+    recipe = read(source, *overrides)
+    assert run_recipe(recipe, tmp_path / "out", only="low-resolution")
+    moved = weights(tmp_path / "out" / "low-resolution")
+    assert max((moved[name] - value).abs().max() for name, value in weights(run).items()) < 0.02
+
+
+def test_lpips_weights_that_are_not_on_disk_are_told_before_anything_is_trained(source, tmp_path):
+    lpips = "stages.0.loss.lpips={backbone: nowhere.pth, heads: nowhere.pth}"
+    with pytest.raises(UserError, match=r"LPIPS backbone: there is no file nowhere\.pth"):
+        run_recipe(read(source, lpips), tmp_path / "out")
+    assert not (tmp_path / "out" / "low-resolution" / "checkpoints").exists()
+
+
+def test_the_command_takes_a_folder_of_films_and_says_what_it_left_out_and_what_to_do_next(holiday, tmp_path, capsys):
+    from dcvideogen.cli.main import run as run_command
+
+    out = tmp_path / "out"
+    overrides = [argument for value in SHORT for argument in ("--set", value)]
+    command = ["train-autoencoder", "dcae-tiny-f32t4c16", "--data", str(holiday), "-o", str(out), *overrides]
+    assert run_command([*command, "--stage", "low-resolution"]) == 0
+    said = capsys.readouterr()
+    assert f"{out / 'model'}: trained" in said.out
+    assert f"next: dcvideogen evaluate autoencoder --model {out / 'model'} --data {holiday} -o" in said.out
+    for broken in ("notes.mp4", "empty.mov", "half.mkv"):
+        assert f"left out: {broken} (" in said.err
+    assert "3 usable files, 3 left out" in said.err
+
+
+def test_the_command_plans_without_training(holiday, tmp_path):
     from dcvideogen.cli.main import app
 
-    result = CliRunner().invoke(
-        app, ["train-autoencoder", str(path), "-o", str(tmp_path / "out"), "--set", "train.steps=1"]
-    )
+    arguments = [
+        "train-autoencoder",
+        "dcae-tiny-f32t4c16",
+        "--data",
+        str(holiday),
+        "-o",
+        str(tmp_path / "out"),
+        "--plan",
+    ]
+    result = CliRunner().invoke(app, [*arguments, "--stage", "adversarial"])
     assert result.exit_code == 0, result.output
-    assert f"{tmp_path / 'out' / 'model'}: trained" in result.output.replace("\n", "")
+    assert "stage adversarial: 20 steps" in result.output
+    assert "stage low-resolution" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_file_of_ones_own_is_read_like_a_bundled_one(holiday, tmp_path):
+    recipe = yaml.safe_load(find_recipe("dcae-tiny-f32t4c16").read_text())
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**recipe, "stages": recipe["stages"][:1]}))
+    own = read_recipe(AutoencoderRecipe, tmp_path / "own.yaml", [f"data.source={holiday}"])
+    assert [stage.name for stage in own.stages] == ["low-resolution"]

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 # Steps of a run are numbered from 0; the clips that the start and the statistics are measured on come before them.
 SAMPLE_SEED_OFFSET = 1_000_003
-SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 24, 16, 128  # for the latents' mean and std
+# For the latents' mean and std: clips as in the stage's first kind of batch, but no longer and no larger than this.
+SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 24, 16, 128
 
 
 def run_recipe(
@@ -87,7 +88,12 @@ def run_stage(
     log.info("stage %s: %s; trains %s", stage.name, stage.loss.told(), ", ".join(stage.trainable))
     task = ReconstructionTask(
         first_model(recipe, stage, dataset, folder),
-        sample=dataset.sample(seed + SAMPLE_SEED_OFFSET, SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE),
+        sample=dataset.sample(
+            seed + SAMPLE_SEED_OFFSET,
+            SAMPLE_CLIPS,
+            min(SAMPLE_FRAMES, stage.batches[0].num_frames),
+            min(SAMPLE_SIZE, *stage.batches[0].height_width),
+        ),
         held_out=dataset.held_out(),
         loss=stage.loss,
         trainable=stage.trainable,
