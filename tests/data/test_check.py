@@ -169,6 +169,26 @@ def test_a_decoder_that_crashes_or_hangs_takes_one_file_down_and_not_the_check(h
     assert sum(record.reason == "other" for record in records.values()) == 4
 
 
+def test_an_interruption_does_not_wait_for_what_is_being_decoded(holiday, tmp_path, monkeypatch):
+    (tmp_path / "child.py").write_text(
+        "import sys, json, time\n"
+        "head = sys.stdin.readline()\n"
+        "for number, line in enumerate(sys.stdin):\n"
+        "    name = json.loads(line)['name']\n"
+        "    if name != 'beach.mkv': time.sleep(600)\n"
+        "    print(json.dumps({'name': name, 'path': name, 'bytes': 1, 'mtime_ns': 1}), flush=True)\n"
+    )
+    monkeypatch.setattr(workers, "COMMAND", ("-S", str(tmp_path / "child.py")))
+
+    def interrupt(done, _total):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # and not after ten minutes
+        check_source(holiday, tmp_path / "out", CheckSettings(), jobs=2, progress=interrupt)
+    assert len((tmp_path / "out" / PARTIAL).read_text().splitlines()) == 1
+
+
 def test_a_broken_index_is_an_error_that_names_the_line(tmp_path):
     record = Record("a", "a", 1, 2, kind="video", frames=3, cuts=(4, 5))
     path = tmp_path / "index.jsonl"

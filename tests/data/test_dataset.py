@@ -16,6 +16,7 @@ from dcvideogen.data.dataset import open_dataset
 from dcvideogen.data.index import Record
 from dcvideogen.data.quarantine import BrokenFile, Quarantine
 from dcvideogen.data.settings import BatchSettings, CheckSettings, DataSettings
+from dcvideogen.data.sources import index_folder
 from dcvideogen.errors import UserError
 
 
@@ -50,7 +51,7 @@ def test_training_makes_the_index_itself_and_says_what_was_left_out(holiday, tmp
         "has no index",
         "left out: cut.mp4 (truncated: breaks",
         "3 usable files, 3 left out",
-        "up to 0.00 GiB",
+        "up to 0.000",
     ):
         assert words in caplog.text
     caplog.clear()
@@ -70,8 +71,18 @@ def test_an_index_is_read_from_the_source_or_from_where_it_was_written(indexed, 
     assert names(open_dataset(settings, tmp_path).train) == ["c.mkv", "photo.png"]
     with pytest.raises(UserError, match="cannot be read"):
         open_dataset(DataSettings(source=indexed, index=tmp_path / "none"), tmp_path)
+    with pytest.raises(UserError, match="no such file or folder"):
+        open_dataset(DataSettings(source=tmp_path / "moved", index=tmp_path / "strict"), tmp_path)
     with pytest.raises(ValidationError, match="leave one of them out"):
         DataSettings(source=indexed, index=tmp_path, check=CheckSettings())
+
+
+def test_manifests_and_folders_have_indexes_of_their_own(indexed, tmp_path):
+    manifest = indexed / "list.csv"
+    manifest.write_text("path\nb.mkv\n")
+    check_source(manifest, index_folder(manifest), CheckSettings(), jobs=1)
+    assert names(open_dataset(DataSettings(source=manifest), tmp_path).train) == ["b.mkv"]
+    assert len(open_dataset(DataSettings(source=indexed), tmp_path).train) == 4
 
 
 def test_a_source_with_nothing_usable_is_an_error_each_time(tmp_path, monkeypatch):
@@ -236,7 +247,7 @@ def test_a_cache_that_cannot_be_written_stops_the_run_and_blames_no_file(indexed
 def test_too_small_a_disk_is_told_before_anything_is_decoded(indexed, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("dcvideogen.data.dataset.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"need up to 0\.00 GiB .* lower data\.max_frames"):
+    with pytest.raises(UserError, match=r"need up to \S+ GiB .* lower data\.max_frames"):
         open_dataset(DataSettings(source=indexed), tmp_path)
 
 

@@ -83,6 +83,8 @@ def test_a_long_file_is_sampled_in_the_middle_and_at_the_end(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_frames(120))
     record = scanned(path, scan_frames=20, sample_frames=4)
     assert (record.frames, record.scanned) == (120, 20)
+    cut = write_clip(tmp_path / "cut.mp4", moving_frames(120))
+    assert scanned(cut_file(cut, 0.9), scan_frames=20, sample_frames=4).reason == "truncated"
     frames = np.random.default_rng(0).integers(0, 256, (120, 48, 64, 3), dtype=np.uint8)
     damaged = write_clip(tmp_path / "b.mp4", frames)
     data = bytearray(damaged.read_bytes())

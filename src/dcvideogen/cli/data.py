@@ -31,7 +31,8 @@ def _data(context: typer.Context) -> None:
 def check(
     source: Annotated[Path, typer.Argument(help="A folder, a manifest (.jsonl, .csv) or a shard (.tar).")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for index.jsonl and rejected.jsonl; the source's own.")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the two lists; by default where training looks."),
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores by default.")] = None,
     min_frames: Annotated[int | None, typer.Option(help="Shorter videos are left out; 8 by default.")] = None,
@@ -62,9 +63,9 @@ def check(
     settings = _settings({key: value for key, value in named.items() if value is not None}, overrides or [])
 
     from dcvideogen.data.check import available_cores, check_source, nothing_left
-    from dcvideogen.data.sources import source_root
+    from dcvideogen.data.sources import index_folder
 
-    output = output or source_root(source)
+    output = output or index_folder(source)
     began = time.monotonic()
     with _Progress() as progress:
         report = check_source(source, output, settings, jobs=jobs or available_cores(), progress=progress.show)

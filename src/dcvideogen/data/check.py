@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,10 +61,9 @@ def check_source(
     }
     todo = [item for item in items if records[item.name] is None]
     progress(0, len(todo))
-    with (output / PARTIAL).open("a", encoding="utf-8") as partial:
-        for count, record in enumerate(
-            scan_all(todo, root, settings, jobs=jobs, seconds_per_item=SECONDS_PER_ITEM), start=1
-        ):
+    found = scan_all(todo, root, settings, jobs=jobs, seconds_per_item=SECONDS_PER_ITEM)
+    with (output / PARTIAL).open("a", encoding="utf-8") as partial, closing(found):
+        for count, record in enumerate(found, start=1):
             records[record.name] = record
             partial.write(record.line() + "\n")
             partial.flush()

@@ -22,7 +22,7 @@ from dcvideogen.data.quarantine import QUARANTINE, BrokenFile, Quarantine
 from dcvideogen.data.sampler import Sampler
 from dcvideogen.data.scan import part_frames, quiet
 from dcvideogen.data.settings import BatchSettings, CheckSettings, DataSettings
-from dcvideogen.data.sources import source_root
+from dcvideogen.data.sources import check_exists, index_folder, source_root
 from dcvideogen.errors import UserError
 from dcvideogen.video import frames_to_video, iterate_frames
 
@@ -41,8 +41,9 @@ def open_dataset(settings: DataSettings, cache: Path) -> Dataset:
     Processes that share `cache` may call this at the same time; one of them makes the index. Raises UserError when the
     source or the index is not there, a named file is missing, nothing usable is left, or the disk is too small.
     """
+    check_exists(settings.source)
     root = source_root(settings.source)
-    folder = _index_folder(settings, root, cache)
+    folder = _index_folder(settings, cache)
     usable = read_records(folder / INDEX)
     rejected = read_records(folder / REJECTED) if (folder / REJECTED).is_file() else []
     log.info("%s: %d usable files, %d left out", folder / INDEX, len(usable), len(rejected))
@@ -58,9 +59,10 @@ def open_dataset(settings: DataSettings, cache: Path) -> Dataset:
     return dataset
 
 
-def _index_folder(settings: DataSettings, root: Path, cache: Path) -> Path:
-    if settings.index is not None or (settings.check is None and (root / INDEX).is_file()):
-        return settings.index or root
+def _index_folder(settings: DataSettings, cache: Path) -> Path:
+    own = index_folder(settings.source)
+    if settings.index is not None or (settings.check is None and (own / INDEX).is_file()):
+        return settings.index or own
     check = settings.check or CheckSettings()
     # Cuts must be known as far as clips are cut.
     check = check.model_copy(update={"scan_frames": max(check.scan_frames, settings.max_frames)})
@@ -68,11 +70,12 @@ def _index_folder(settings: DataSettings, root: Path, cache: Path) -> Path:
     folder = cache / f"index-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with locked(folder):
         if not (folder / INDEX).is_file():
-            log.info("%s has no index; checking its files (`dcvideogen data check` does this beforehand)", root)
-            report = check_source(settings.source, folder, check, jobs=available_cores(), progress=_say_now_and_then())
+            source = settings.source
+            log.info("%s has no index; checking its files (`dcvideogen data check` does this beforehand)", source)
+            report = check_source(source, folder, check, jobs=available_cores(), progress=_say_now_and_then())
             if not report.usable:
                 (folder / INDEX).unlink()
-                raise nothing_left(settings.source, report, folder)
+                raise nothing_left(source, report, folder)
     return folder
 
 
@@ -103,12 +106,12 @@ class Dataset:
         self.cache.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.cache.folder).free
         log.info(
-            "frames are decoded once, into %s, as they are needed: up to %.2f GiB; %.1f GiB are free",
+            "frames are decoded once, into %s, as they are needed: up to %.3g GiB; %.1f GiB are free",
             self.cache.folder, needed / GIB, free / GIB,
         )  # fmt: skip
         if needed > free:
             raise UserError(
-                f"decoded frames need up to {needed / GIB:.2f} GiB in {self.cache.folder}, where {free / GIB:.2f} GiB "
+                f"decoded frames need up to {needed / GIB:.3g} GiB in {self.cache.folder}, where {free / GIB:.3g} GiB "
                 "are free; free some space, lower data.max_frames or data.short_side, or choose another data.cache"
             )
 

@@ -160,12 +160,12 @@ class Sampler:
 
     def _copies(self, record: Record) -> list[Tensor]:
         """A photograph and its half-size copies; the latest ones stay in memory."""
+        frames = self.dataset.frames(record)  # first, for the quarantine
         with self._lock:
             if record.name in self._photos:
                 self._photos.move_to_end(record.name)
                 return self._photos[record.name]
-        photo = torch.from_numpy(np.array(self.dataset.frames(record)[0])).permute(2, 0, 1)
-        copies = halved_copies(photo, _SMALLEST_COPY)
+        copies = halved_copies(torch.from_numpy(np.array(frames[0])).permute(2, 0, 1), _SMALLEST_COPY)
         with self._lock:
             self._photos[record.name] = copies
             while len(self._photos) > _PHOTOS_IN_MEMORY:

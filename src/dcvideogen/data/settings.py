@@ -45,8 +45,8 @@ class DataSettings(Frozen):
     """Which files, and how clips are cut from them.
 
     source: a folder of videos, images and tar shards, at any depth; a manifest (.jsonl, .csv); or one tar shard.
-    index: the folder that `dcvideogen data check SOURCE -o` wrote; None: the source's own if there is an index in it,
-    else one that this run makes in the cache. check: what a file must be; the run then makes the index in any case.
+    index: the folder that `dcvideogen data check SOURCE -o` wrote; None: where it writes by default, or an index that
+    this run makes in its cache. check: what a file must be; the run then makes the index in any case.
     cache: where decoded frames are kept; None: in the output folder. max_frames: kept of each video, from its start.
     short_side: pixels to which videos are decoded (a smaller one stays as it is); photo_short_side: images.
 

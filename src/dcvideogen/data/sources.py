@@ -28,8 +28,7 @@ def list_items(source: Path) -> list[Item]:
     """Everything that a source offers, in a fixed order; UserError when it is none, or a manifest is not readable."""
     if source.is_dir():
         return _folder(source)
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder; {_ALLOWED}")
+    check_exists(source)
     if source.suffix.lower() in MANIFEST_SUFFIXES:
         return _manifest(source)
     if source.suffix.lower() == ".tar":
@@ -40,6 +39,17 @@ def list_items(source: Path) -> list[Item]:
 def source_root(source: Path) -> Path:
     """The folder to which the paths of a source are relative."""
     return source if source.is_dir() else source.parent
+
+
+def index_folder(source: Path) -> Path:
+    """Where the index of a source lies unless somebody says otherwise: in it, or beside a manifest or shard."""
+    return source if source.is_dir() else source.with_name(f"{source.name}.index")
+
+
+def check_exists(source: Path) -> None:
+    """UserError when there is no such source."""
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; {_ALLOWED}")
 
 
 def _folder(folder: Path) -> list[Item]:

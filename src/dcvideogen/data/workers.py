@@ -5,6 +5,7 @@ Parent and child speak JSON, one line per item: no pickle, and nothing of the pa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,12 +23,16 @@ from dcvideogen.data.scan import measurement, scan
 from dcvideogen.data.settings import CheckSettings
 
 COMMAND = ("-m", __name__)
+_SECONDS_TO_END = 5.0  # they are daemons, and a child ends with its parent's end of the pipe
 
 
 def scan_all(
     items: Sequence[Item], root: Path, settings: CheckSettings, *, jobs: int, seconds_per_item: float
-) -> Iterator[Record]:
-    """A record per item, in any order. `jobs`: processes; with 1 everything runs in this one, without a time limit."""
+) -> Generator[Record, None, None]:
+    """A record per item, in any order; closing it early ends the processes.
+
+    jobs: processes; with 1 everything runs in this one, without a time limit.
+    """
     if jobs == 1:
         for item in items:
             yield scan(item, root, settings)
@@ -37,9 +42,9 @@ def scan_all(
         todo.put(item)
     done: queue.SimpleQueue[Record | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
+    workers = [_Worker(root, settings, seconds_per_item) for _ in range(min(jobs, len(items)))]
 
-    def drive() -> None:
-        worker = _Worker(root, settings, seconds_per_item)
+    def drive(worker: _Worker) -> None:
         try:
             while not stop.is_set():
                 done.put(worker.scan(todo.get_nowait()))
@@ -50,7 +55,7 @@ def scan_all(
         finally:
             worker.close()
 
-    threads = [threading.Thread(target=drive, daemon=True) for _ in range(min(jobs, len(items)))]
+    threads = [threading.Thread(target=drive, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     try:
@@ -59,10 +64,15 @@ def scan_all(
             if isinstance(record, BaseException):
                 raise record
             yield record
-    finally:
+    except BaseException:
+        # Ctrl-C, above all: what is being decoded is not waited for.
         stop.set()
+        for worker in workers:
+            worker.kill()
+        raise
+    finally:
         for thread in threads:
-            thread.join()
+            thread.join(_SECONDS_TO_END)
 
 
 class _Worker:
@@ -91,9 +101,15 @@ class _Worker:
         finally:
             timer.cancel()
 
+    def kill(self) -> None:
+        process = self.process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         if self.process is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
             self.process.wait()
             self.process.stdout.close()
 
