@@ -163,3 +163,18 @@ def test_compiled_networks_give_the_same_gradients(make_pair, random_video, chec
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["encoder.layers.4", "decoder", "decoder.layers.10"])
+def test_checkpointing_trains_a_part_as_without(tiny, random_video, part):
+    video, trained = random_video(16, 32, 32), {}
+    for name, parameter in tiny.named_parameters():
+        parameter.requires_grad_(name.startswith(f"{part}."))
+    for checkpointing in (False, True):
+        if checkpointing:
+            tiny.enable_gradient_checkpointing()
+        tiny.zero_grad()
+        tiny(video).square().mean().backward()
+        trained[checkpointing] = {name: p.grad for name, p in tiny.named_parameters() if p.requires_grad}
+    assert trained[True]
+    assert all(torch.equal(gradient, trained[True][name]) for name, gradient in trained[False].items())
