@@ -182,11 +182,27 @@ def test_another_start_and_gradients_within_chunks_alone_can_be_asked_for(run, s
     assert max((moved[name] - value).abs().max() for name, value in weights(run).items()) < 0.02
 
 
-def test_lpips_weights_that_are_not_on_disk_are_told_before_anything_is_trained(source, tmp_path):
-    lpips = "stages.0.loss.lpips={backbone: nowhere.pth, heads: nowhere.pth}"
-    with pytest.raises(UserError, match=r"LPIPS backbone: there is no file nowhere\.pth"):
-        run_recipe(read(source, lpips), tmp_path / "out")
-    assert not (tmp_path / "out" / "low-resolution" / "checkpoints").exists()
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.lpips={backbone: nowhere.pth, heads: nowhere.pth}", r"LPIPS backbone: there is no file nowhere\.pth"),
+        ("trainable=[encoder.blocks]", r"no parameter is named like 'encoder\.blocks'; parts: encoder, decoder, deep"),
+        ("trainable=[encoder]", r"last layer, which is not trained; add decoder_last"),
+        ("loss.kl=0.1", r"loss\.kl is 0\.1, but the model's posterior is deterministic"),
+        (
+            "train.accumulate=2",
+            r"a batch of 1 clips cannot be cut into 2 equal parts \(processes: 1, train\.accumulate: 2",
+        ),
+        ("batches.0.chunk_frames=6", r"chunk_frames is 6; it must be a positive multiple of the temporal ratio 4"),
+        ("batches.0.size=8", r"a side of 8 pixels; SSIM needs at least 11"),
+        ("loss.gan.channels=[4, 4, 4, 4, 4, 4, 4]", r"size 64 with 7 entries in loss\.gan\.channels.*sizes from 128"),
+    ],
+)
+def test_a_mistake_in_the_last_stage_is_told_before_anything_is_read(tmp_path, override, message):
+    recipe = read(["data.source=nowhere"], f"stages.adversarial.{override}")
+    with pytest.raises(UserError, match=rf"stage 'adversarial': .*{message}"):
+        run_recipe(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_takes_a_folder_of_films_and_says_what_it_left_out_and_what_to_do_next(holiday, tmp_path, capsys):

@@ -13,6 +13,7 @@ from pathlib import Path
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.dataset import Dataset, open_dataset
 from dcvideogen.errors import UserError
+from dcvideogen.recipes.check import check_recipe
 from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
 from dcvideogen.recipes.record import StageRecord, read_stage, write_run, write_stage
 from dcvideogen.training.autoencoder import ReconstructionTask
@@ -37,11 +38,12 @@ def run_recipe(
     only: the name of the one stage to run. stop_at: a stage and a step, to stop there as Ctrl-C does.
     A stage that is done is skipped. Writes folder/STAGE (see `fit`), folder/model (the newest model of the newest stage
     that ran) and folder/run.json. Under torchrun every process calls it with the same arguments.
-    Raises UserError for an unknown stage, a stage whose predecessor has no model yet, and one that was begun with
-    another model than it would be begun with now.
+    Raises UserError for a mistake in any stage that can be known now (see recipes/check.py), an unknown stage, a stage
+    whose predecessor has no model yet, and one that was begun with another model than it would be begun with now.
     """
     chosen = recipe.stages if only is None else (recipe.stage(only),)
     processes = Processes()
+    check_recipe(recipe, processes.count)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         write_run(folder, recipe)

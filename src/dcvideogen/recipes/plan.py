@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dcvideogen.autoencoder.cost import conv_flops
-from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.autoencoder.presets import make_autoencoder
 from dcvideogen.data.settings import BatchSettings
+from dcvideogen.recipes.check import check_recipe, shape_of
 from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
 from dcvideogen.training.discriminator import PatchDiscriminator
 from dcvideogen.training.journal import duration
 from dcvideogen.training.parts import choose_trainable
-from dcvideogen.training.start import StartSettings
 
 # A backward pass is two convs of the size of the forward one: for the inputs and for the weights.
 PASSES, PASSES_WITH_CHECKPOINTING = 3, 4
@@ -43,6 +40,7 @@ def plan_lines(recipe: AutoencoderRecipe, *, only: str | None = None) -> Iterato
     measured to do on this device, and the tensors that a step keeps. Several processes share time and activations, with
     FSDP2 also weights and optimiser.
     """
+    check_recipe(recipe, num_processes=1)
     model = shape_of(recipe.start)
     yield f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.4g} M parameters, start: {recipe.start.weights}"
     yield f"data: {recipe.data.source}"
@@ -90,26 +88,6 @@ def stage_lines(model: AutoencoderDCV, stage: StageSettings, speed: float) -> It
         f"  about {duration(stage.train.steps * teraflop / speed)} ({teraflop / speed:.3g} s a step), "
         f"{fixed / GIB:.3g} GiB for weights and optimiser, {kept / GIB:.3g} GiB for activations"
     )
-
-
-def shape_of(start: StartSettings) -> AutoencoderDCV:
-    """The model that a run would begin with, its weights without numbers where that can be."""
-    overrides = start.overrides()
-    if start.preset is not None:
-        with torch.device("meta"):
-            return make_autoencoder(start.preset, **overrides)
-    source = start.model if start.weights == "model" else start.path
-    if start.weights == "model":
-        model = load_autoencoder(source)
-    elif start.weights == "official":
-        model = AutoencoderDCV.from_official_checkpoint(source, start.scaling_factor)
-    else:
-        from dcvideogen.training.inflation import start_from_image_autoencoder
-
-        model, _ = start_from_image_autoencoder(Path(source), None, overrides)
-    fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
-    with torch.device("meta"):
-        return AutoencoderDCV(**{**fields, **overrides})
 
 
 def cost_of(model: AutoencoderDCV, kind: BatchSettings, checkpointing: bool) -> Cost:
