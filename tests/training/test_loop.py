@@ -1,5 +1,7 @@
 import json
 import logging
+import threading
+import time
 
 import pytest
 import torch
@@ -91,6 +93,41 @@ def test_how_often_a_run_is_measured_does_not_change_what_it_learns(tmp_path):
     seldom, _ = run(tmp_path / "seldom")
     often, _ = run(tmp_path / "often", validate_every=1, export_every=2)
     assert_same(seldom, often)
+
+
+class Slow(TinyData):
+    """Early steps take longer than later ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def batch(self, step, part, num_parts):
+        self.threads.add(threading.get_ident())
+        time.sleep(0.01 * (step % 3 == 0))
+        return super().batch(step, part, num_parts)
+
+
+def test_the_number_of_loader_threads_changes_nothing_but_who_makes_the_batches(tmp_path):
+    used = []
+    for loaders in (1, 4):
+        data = Slow()
+        fit(TinyTask(), data, settings(loaders=loaders), tmp_path / str(loaders))
+        used.append(len(data.threads))
+    assert used[0] == 1
+    assert 1 < used[1] <= 4
+    assert_same(newest(tmp_path / "1"), newest(tmp_path / "4"))
+
+
+def test_an_error_of_the_data_ends_the_run(tmp_path):
+    class Broken(TinyData):
+        def batch(self, step, part, num_parts):
+            if step == 5:
+                raise UserError("64 files are broken")
+            return super().batch(step, part, num_parts)
+
+    with pytest.raises(UserError, match="64 files are broken"):
+        fit(TinyTask(), Broken(), settings(), tmp_path)
 
 
 def test_a_finished_run_is_left_alone(tmp_path):

@@ -6,7 +6,9 @@ import dataclasses
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +23,6 @@ from dcvideogen.training.signals import catch_signals
 from dcvideogen.training.snapshot import restore, save
 from dcvideogen.training.task import Data, Task
 from dcvideogen.training.trainer import Trainer
-from dcvideogen.video import prefetch
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def fit(task: Task, data: Data, settings: FitSettings, folder: Path, *, stop_at:
     journal = Journal(folder, settings, processes, trainer.step)
     last = settings.steps if stop_at is None else min(stop_at, settings.steps)
 
-    batches = prefetch(parts_of_steps(data, settings, processes, trainer.step, last), depth=2)
+    batches = parts_of_steps(data, settings, processes, trainer.step, last)
     with catch_signals() as signals, closing(journal), closing(batches):
         first, began = trainer.step, time.monotonic()
         for parts in batches:
@@ -91,11 +92,27 @@ def resume(trainer: Trainer, data: Data, folder: Path) -> None:
 def parts_of_steps(
     data: Data, settings: FitSettings, processes: Processes, first: int, last: int
 ) -> Iterator[list[ClipBatch]]:
-    """This process's parts of the batches of steps first..last-1, on their way to the device."""
+    """This process's parts of the batches of steps first..last-1, on their way to the device.
+
+    Threads make them some steps ahead; as a batch is a function of its step alone, it does not matter which one when.
+    """
     num_parts = processes.count * settings.accumulate
     own = range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate)
-    for step in range(first, last):
-        yield [to_device(data.batch(step, part, num_parts), processes.device) for part in own]
+
+    def make(step: int) -> list[ClipBatch]:
+        return [to_device(data.batch(step, part, num_parts), processes.device) for part in own]
+
+    pool = ThreadPoolExecutor(settings.loaders, thread_name_prefix="dcvideogen-loader")
+    coming: deque[Future[list[ClipBatch]]] = deque()
+    try:
+        for step in range(first, last):
+            coming.append(pool.submit(make, step))
+            if len(coming) > settings.loaders:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def to_device(batch: ClipBatch, device: torch.device) -> ClipBatch:

@@ -137,4 +137,6 @@ def compile_networks(modules: Mapping[str, nn.Module], backend: str) -> None:
     for module in modules.values():
         parts = [part for name, part in module.named_modules() if name.rpartition(".")[2] in ("encoder", "decoder")]
         for part in parts or [module]:
-            part.compile(backend=backend)
+            # A recipe has a few sizes of batches; a graph for each is faster than one for all, and sizes as symbols
+            # (torch 2.13) fail where FSDP2 breaks graphs.
+            part.compile(backend=backend, dynamic=False)

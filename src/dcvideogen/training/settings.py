@@ -20,6 +20,7 @@ class FitSettings(BaseModel):
     distributed: "ddp" keeps everything on every process, "fsdp2" a share of it; no difference on one process.
     shard_above: "fsdp2" shares networks with more parameters than this; smaller ones (a discriminator, whose penalty
         needs second derivatives, which FSDP2 has not) are kept as under "ddp".
+    loaders: threads that make batches ahead; what they make does not depend on their number.
     log_every, validate_every, checkpoint_every, export_every: steps; the last step does all of them.
     keep_checkpoints: how many of the newest stay. max_nonfinite: how many steps may be skipped by the NaN guard.
     tensorboard: True writes TensorBoard files, None does where the package is installed.
@@ -40,6 +41,7 @@ class FitSettings(BaseModel):
     compile_backend: str | None = None
     distributed: Literal["ddp", "fsdp2"] = "ddp"
     shard_above: int = Field(default=10_000_000, ge=0)
+    loaders: int = Field(default=2, gt=0)
     seed: int = 0
     log_every: int = Field(default=10, gt=0)
     validate_every: int = Field(default=500, gt=0)

@@ -17,7 +17,7 @@ class Data(Protocol):
     def batch(self, step: int, part: int, num_parts: int) -> ClipBatch:
         """The part-th of `num_parts` equal slices of the step's batch, on the CPU.
 
-        Joined, the parts are the same clips whatever `num_parts` is. Called from a reader thread, some steps ahead.
+        Joined, the parts are the same clips whatever `num_parts` is. Called from several threads, some steps ahead.
         """
         ...
 
