@@ -1,3 +1,4 @@
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import yaml
 
 from dcvideogen.errors import UserError
 from dcvideogen.recipes.recipe import AutoencoderRecipe, find_recipe, read_recipe
+from dcvideogen.training.loss_settings import LossSettings
 
 STAGE = {
     "name": "first",
@@ -68,6 +70,16 @@ def test_the_published_sizes_are_trained_in_three_stages():
         assert stage.train.distributed == "fsdp2"
         assert stage.train.gradient_checkpointing
         assert all(kind.batch_size % 8 == 0 for kind in stage.batches)  # shared out over 8 processes
+
+
+def test_the_recipes_in_the_documentation_can_be_read(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    whole, loss = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "whole.yaml").write_text(whole)
+    assert read(tmp_path / "whole.yaml").stages[0].name == "low-resolution"
+    assert LossSettings.model_validate(yaml.safe_load(loss)["loss"]).lpips.network == "vgg"
+    for name in BUNDLED:
+        assert f"| `{name}` |" in text
 
 
 def test_overrides_are_read_as_yaml_and_reach_any_depth_by_number_or_name(path):

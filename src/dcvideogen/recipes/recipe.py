@@ -27,7 +27,7 @@ class StageSettings(Frozen):
     """One stage of a run: what it is shown, what it trains, what it minimises, and for how long.
 
     name: of its folder. trainable: parts or patterns, see training/parts.py. past_gradient: let gradients flow through
-    the frames kept between chunks; without, each chunk's weights learn from that chunk alone, in less memory.
+    the frames kept between chunks; without, each chunk's weights learn from that chunk alone.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
