@@ -45,7 +45,8 @@ class Quarantine:
             if record in self:
                 return
             self._keys.add((record.name, record.mtime_ns))
-            log.warning("%s is broken and left out from now on: %s", record.name, error)
+            count = len(self._keys)
+            log.warning("%s is broken and left out from now on (%d so far): %s", record.name, count, error)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 entry = {"name": record.name, "mtime_ns": record.mtime_ns, "detail": " ".join(str(error).split())}

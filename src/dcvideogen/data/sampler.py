@@ -46,6 +46,7 @@ class Sampler:
         self.images = [record for record in dataset.train if record.kind == "image"]
         # A long video is drawn more often than a short one, but not in proportion: its frames look alike.
         self._weights = np.cumsum([np.sqrt(dataset.cache.shape(record)[0]) for record in self.videos])
+        self._fingerprint = fingerprint(dataset.train)
         self._photos: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -73,7 +74,7 @@ class Sampler:
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the step: which data these are, and which files turned out broken."""
         return {
-            "fingerprint": fingerprint(self.dataset.train),
+            "fingerprint": self._fingerprint,
             "seed": self.seed,
             "quarantined": self.dataset.quarantine.names(self.dataset.train),
         }
