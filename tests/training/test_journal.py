@@ -1,6 +1,8 @@
 import json
 import logging
+import re
 import sys
+import time
 
 import pytest
 import torch
@@ -32,8 +34,25 @@ def test_a_line_has_losses_terms_speed_and_memory(tmp_path, caplog):
     assert record["frames_per_second"] == pytest.approx(2 * record["clips_per_second"], rel=1e-4)
     assert record["megapixels_per_second"] == pytest.approx(4e-6 * record["frames_per_second"], rel=1e-4)
     (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("step 5/20")]
-    assert "clips_per_second" in line
-    assert line.endswith(" s left")
+    assert re.search(
+        r"loss/layer [\d.]+ .* \(.* s/step, .* clips/s, .* frames/s, .* megapixels/s, .* GiB, .* left\)$", line
+    )
+
+
+def test_the_speed_of_steps_does_not_count_what_is_done_between_them(tmp_path):
+    journal = Journal(tmp_path, settings(), Processes(), 0)
+    with journal.pause():
+        time.sleep(0.5)
+    journal.add({"loss/layer": torch.tensor(1.0)}, [TinyData().batch(0, 0, 1)])
+    journal.write_steps(1, 0.1, 0.5)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["seconds_per_step"] < 0.5
+
+
+def test_people_are_told_means_and_the_file_everything(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="dcvideogen"):
+        Journal(tmp_path, settings(), Processes(), 0).write(4, {"held_out/psnr": 30.0, "held_out/psnr/cat": 31.0})
+    assert [r.getMessage() for r in caplog.records] == ["step 4/20  held_out/psnr 30"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["held_out/psnr/cat"] == 31
 
 
 def test_a_line_holds_the_mean_over_the_steps_that_are_finite():

@@ -9,7 +9,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ class Journal:
         self._reports: list[Mapping[str, Tensor]] = []
         self._began, self._first = time.monotonic(), step
         self._clips = self._frames = self._pixels = 0
+        self._paused = 0.0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside (measuring, exporting, saving) does not count in the speed of the steps."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what is still to be computed belongs to the steps
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
 
     def add(self, report: Mapping[str, Tensor], batches: list[ClipBatch]) -> None:
         """Takes what a step gave, and what it was made from."""
@@ -60,30 +71,40 @@ class Journal:
         seconds: of training in all, for the estimate of how long the rest takes.
         """
         means = mean_reports(self._reports, self.processes)
-        elapsed, taken = time.monotonic() - self._began, step - self._first
-        record = {**means, "learning_rate": learning_rate, "seconds_per_step": elapsed / taken}
-        every = self.processes.count
-        record["clips_per_second"] = self._clips * every / elapsed
-        record["frames_per_second"] = self._frames * every / elapsed
-        record["megapixels_per_second"] = self._pixels * every / elapsed / 1e6
-        record |= memory()
+        elapsed, taken = time.monotonic() - self._began - self._paused, step - self._first
+        speed = {
+            "seconds_per_step": elapsed / taken,
+            "clips_per_second": self._clips * self.processes.count / elapsed,
+            "frames_per_second": self._frames * self.processes.count / elapsed,
+            "megapixels_per_second": self._pixels * self.processes.count / elapsed / 1e6,
+            **memory(),
+        }
+        self._write(step, {**means, "learning_rate": learning_rate, "hours": seconds / 3600, **speed})
+        units = ("s/step", "clips/s", "frames/s", "megapixels/s", "GiB", "GiB GPU")
+        told = [f"{value:.3g} {unit}" for value, unit in zip(speed.values(), units, strict=False)]
         left = (self.settings.steps - step) * seconds / step
-        self.write(step, {"hours": seconds / 3600, **record}, f"{duration(left)} left")
+        self._tell(step, means, ", ".join([*told, f"{duration(left)} left"]))
         self._start(step)
 
-    def write(self, step: int, numbers: Mapping[str, float | None], note: str = "") -> None:
-        """One line, here and now."""
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """One line, here and now. People are told of the means and not of what a single clip (a/b/c) gave."""
+        self._write(step, numbers)
+        self._tell(step, {name: value for name, value in numbers.items() if name.count("/") < 2})
+
+    def _write(self, step: int, numbers: Mapping[str, float | None]) -> None:
         if not self.processes.is_main:
             return
         rounded = {name: None if value is None else float(f"{value:.8g}") for name, value in numbers.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
-        told = [f"{name} {value:.4g}" for name, value in rounded.items() if value is not None]
-        log.info("step %d/%d  %s", step, self.settings.steps, "  ".join([*told, *([note] if note else [])]))
         if self.board is not None:
             for name, value in rounded.items():
                 if value is not None:
                     self.board.add_scalar(name, value, step)
+
+    def _tell(self, step: int, numbers: Mapping[str, float | None], note: str = "") -> None:
+        told = [f"{name} {value:.4g}" for name, value in numbers.items() if value is not None]
+        log.info("step %d/%d  %s%s", step, self.settings.steps, "  ".join(told), f"  ({note})" if note else "")
 
     def close(self) -> None:
         if self.board is not None:

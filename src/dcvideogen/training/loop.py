@@ -66,12 +66,13 @@ def fit(task: Task, data: Data, settings: FitSettings, folder: Path, *, stop_at:
             if step % settings.log_every == 0 or done:
                 trainer.guard.check()
                 journal.write_steps(step, trainer.learning_rate(step - 1), trainer.seconds)
-            if step % settings.export_every == 0 or done:
-                export(trainer, folder)
-            if step % settings.validate_every == 0 or done:
-                validate(trainer, folder, journal)
-            if step % settings.checkpoint_every == 0 or step == last or stopped:
-                save(trainer, data, folder / "checkpoints")
+            with journal.pause():
+                if step % settings.export_every == 0 or done:
+                    export(trainer, folder)
+                if step % settings.validate_every == 0 or done:
+                    validate(trainer, folder, journal)
+                if step % settings.checkpoint_every == 0 or step == last or stopped:
+                    save(trainer, data, folder / "checkpoints")
             if stopped:
                 log.info("stopped at step %d by a signal and saved; the same command goes on from here", step)
                 break
