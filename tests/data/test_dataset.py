@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import threading
 from dataclasses import replace
 
@@ -196,6 +197,32 @@ def test_threads_share_one_cache(indexed, tmp_path):
     assert len(found) == 4
     assert all(sums == found[0] for sums in found)
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".npy"] * 4
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(indexed, tmp_path):
+    old, fresh = tmp_path / ".a-1.npy.77.1", tmp_path / ".a-1.npy.78.1"
+    for path in (old, fresh):
+        path.write_text("x")
+    os.utime(old, (1, 1))
+    open_dataset(DataSettings(source=indexed), tmp_path)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_of_those_that_open_a_dataset_together_one_checks_it(holiday, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("dcvideogen.data.dataset.available_cores", lambda: 1)
+    caplog.set_level(logging.INFO, "dcvideogen")
+    opened = []
+    threads = [
+        threading.Thread(target=lambda: opened.append(open_dataset(DataSettings(source=holiday), tmp_path)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [names(dataset.train) for dataset in opened] == [["beach.mkv", "view.png", "walk.mp4"]] * 3
+    assert caplog.text.count("has no index") == 1
 
 
 def test_a_damaged_cache_file_is_decoded_again(indexed, tmp_path):

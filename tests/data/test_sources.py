@@ -21,6 +21,13 @@ def test_a_folder_offers_its_files_at_any_depth_in_order_of_their_names(tmp_path
     assert source_root(tmp_path) == tmp_path
 
 
+def test_what_a_run_wrote_into_the_folder_is_no_data(tmp_path):
+    for name in ("a.mp4", "out/run.json", "out/stage/held_out/a.mp4", "more/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [item.name for item in list_items(tmp_path)] == ["a.mp4", "more/b.mp4"]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_manifests_name_files_captions_and_parts(tmp_path, suffix):
     for name in ("a.mp4", "b.mp4"):

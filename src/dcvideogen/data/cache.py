@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.video import iterate_frames
 
 _OPEN_ARRAYS = 512
+_LEFTOVER_SECONDS = 3600
 
 
 class FrameCache:
@@ -46,6 +48,13 @@ class FrameCache:
     def bytes_to_decode(self, records: list[Record]) -> int:
         """What the arrays that are not there yet will take."""
         return sum(int(np.prod(self.shape(r), dtype=np.int64)) for r in records if not self.path(r).exists())
+
+    def remove_leftovers(self) -> None:
+        """Removes what killed processes left half-written; a living one has written in the last hour."""
+        for path in self.folder.glob(".*.npy.*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                    path.unlink()
 
     def path(self, record: Record) -> Path:
         source = (record.name, record.bytes, record.mtime_ns, record.offset, record.start, record.end)

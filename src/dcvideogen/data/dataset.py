@@ -55,6 +55,7 @@ def open_dataset(settings: DataSettings, cache: Path) -> Dataset:
         log.info("left out: %d more, see %s", len(rejected) - len(told), folder / REJECTED)
     train, held_out = choose(settings, usable, rejected)
     dataset = Dataset(settings, root, cache, train, held_out)
+    dataset.cache.remove_leftovers()
     dataset.check_space()
     return dataset
 

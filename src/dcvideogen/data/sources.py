@@ -21,6 +21,8 @@ MANIFEST_SUFFIXES = (".jsonl", ".csv")
 MANIFEST_KEYS = ("path", "caption", "start", "end")
 # What the check and training write themselves.
 OWN_FILES = ("index.jsonl", "rejected.jsonl", "quarantine.jsonl")
+# Marks a folder that a run wrote.
+RUN_FILE = "run.json"
 _ALLOWED = "a folder of videos, images or tar shards, a manifest (.jsonl, .csv) or a shard (.tar) is allowed"
 
 
@@ -55,6 +57,9 @@ def check_exists(source: Path) -> None:
 def _folder(folder: Path) -> list[Item]:
     items: list[Item] = []
     for place, folders, files in os.walk(folder):
+        if RUN_FILE in files and Path(place) != folder:
+            folders.clear()  # what training wrote: reconstructions are no data
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = Path(place) / file
