@@ -123,3 +123,22 @@ def test_the_worst_blocks_are_named_with_frame_place_and_psnr():
     frames = ReconstructionMetrics(40, 4)
     frames.update(frame, frame)
     assert frames.worst_blocks() == []
+
+
+def test_flicker_is_the_mean_difference_of_frame_differences():
+    metrics = ReconstructionMetrics(chunk_frames=None, temporal_ratio=4)
+    frames = [np.roll(textured(16, 32), index, axis=1) // 2 for index in range(4)]
+    for frame, offset in zip(frames, (0, 3, 3, 1), strict=True):
+        metrics.update(frame, frame + np.uint8(offset))
+    flicker = metrics.report()["flicker_levels"]
+    assert flicker["per_frame"] == [None, 3, 0, 2]
+    assert flicker["mean"] == pytest.approx(5 / 3)
+    assert flicker["reason"] is None
+
+
+def test_one_frame_has_no_flicker_and_a_model_without_chunks_no_edges():
+    metrics = ReconstructionMetrics(chunk_frames=None, temporal_ratio=4)
+    metrics.update(textured(16, 16), textured(16, 16))
+    report = metrics.report()
+    assert report["flicker_levels"] == {"mean": None, "per_frame": [None], "reason": "fewer than 2 frames"}
+    assert (report["chunk_edges"]["ratio"], report["chunk_edges"]["reason"]) == (None, "runs without chunks")

@@ -27,9 +27,9 @@ def flat_field(subject: Codec) -> dict[str, Any]:
     """Per colour, and as a mean over colours, of the float output before it is rounded to 8 bits, in 8-bit levels.
 
     offset_levels: how far the mean of a channel is off (mean of absolute values over the channels).
-    residual_levels: RMS of what is left when each frame's own mean is taken out. grid_levels: RMS of that part of it
-    which repeats with the latent grid. grid_share: the energy of the one over the energy of the other; a residual that
-    knows no grid has `chance_share`. All of the middle of the picture.
+    residual_levels: RMS of all that differs. grid_levels: RMS of the part of it that repeats with the latent grid and
+    is not constant. grid_share: the energy of the one over that of the other; white noise has `chance_share`. All of
+    the middle of the picture.
     """
     period = subject.traits.spatial_ratio
     side, frames = LATENTS * period, FRAMES_IN_LATENTS * subject.traits.temporal_ratio
@@ -57,9 +57,8 @@ def grid_energy(residual: np.ndarray, period: int) -> dict[str, float | None]:
     channels, frames, height, width = residual.shape
     residual = residual.astype(np.float64)
     offset = residual.mean(axis=(2, 3), keepdims=True)
-    rest = residual - offset
-    cells = rest.reshape(channels, frames, height // period, period, width // period, period)
-    grid, total = float(np.square(cells.mean(axis=(2, 4))).mean()), float(np.square(rest).mean())
+    cells = (residual - offset).reshape(channels, frames, height // period, period, width // period, period)
+    grid, total = float(np.square(cells.mean(axis=(2, 4))).mean()), float(np.square(residual).mean())
     return {
         "offset_levels": float(np.abs(offset.mean(axis=1)).mean()),
         "residual_levels": total**0.5,

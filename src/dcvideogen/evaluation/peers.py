@@ -59,14 +59,14 @@ class PeerSubject:
     Memory grows with the clip, as these classes have no stream.
     """
 
-    def __init__(self, model: Any, class_name: str, name: str) -> None:
+    def __init__(self, model: Any, class_name: str) -> None:
         self.model, self.device, self._rule = model, model.device, KNOWN[class_name]
         config = model.config
         spatial, temporal = self._rule.ratios(model)
         channels = config.get("latent_channels") or config.get("z_dim")
         self._timestep = self._rule.takes_timestep and config.get("timestep_conditioning")
         self.traits = Traits(
-            name=name,
+            name=class_name,
             kind="peer",
             compression_ratio=3 * spatial**2 * temporal / channels,
             spatial_ratio=spatial,
@@ -165,7 +165,7 @@ def load_peer(class_name: str, folder: Path, *, device: torch.device, dtype: tor
     for kind in ("missing_keys", "unexpected_keys"):
         if found[kind]:
             raise UserError(f"--peer {folder}: {kind.replace('_', ' ')}, the first is {found[kind][0]!r}")
-    return PeerSubject(model.to(device).eval(), class_name, folder.resolve().name)
+    return PeerSubject(model.to(device).eval(), class_name)
 
 
 def _stated(config: Any) -> str | None:
