@@ -90,7 +90,8 @@ def test_three_stages_make_a_model_each_and_hand_it_on(run):
     assert {".".join(name.split(".")[:2]) for name in moved} == {"decoder.layers"}
     assert min(int(name.split(".")[2]) for name in moved) > 3
     assert same(weights(run), models[2])
-    assert AutoencoderDCV.from_pretrained(run / "model").config.latent_space_id
+    spaces = [AutoencoderDCV.from_pretrained(run / stage / "model").config.latent_space_id for stage in STAGES]
+    assert spaces[0] != spaces[1] == spaces[2]  # the last stage leaves the latents as they are
 
 
 def test_a_run_writes_down_everything_that_is_needed_to_run_it_again(run):

@@ -114,6 +114,7 @@ def test_overrides_are_read_as_yaml_and_reach_any_depth_by_number_or_name(path):
         ("stages.0.train.steps=many", r"stages\.0\.train\.steps is 'many'; input should be a valid integer"),
         ("stages.0.train.steps=0", r"stages\.0\.train\.steps is 0; input should be greater than 0"),
         ("stages.0.batches.0.size=tall", r"stages\.0\.batches\.0\.size is 'tall'; input should be"),
+        ("stages.0.loss.gan.start=2", r"stages\.0: loss\.gan\.start is 2, and train\.steps 2: it would never begin"),
         ("stages.0.loss.gan.regulariser=l2", r"loss\.gan\.regulariser is 'l2'; input should be 'spectral' or 'r1'"),
         ("stages.0.loss={mse: 0}", r"stages\.0\.loss: mse, charbonnier and ms_ssim are 0 and lpips is missing"),
         ("stages.0.loss.lpips.heads=x", r"key 'stages\.0\.loss\.lpips\.backbone' is missing; add it"),

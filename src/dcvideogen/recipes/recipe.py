@@ -37,6 +37,13 @@ class StageSettings(Frozen):
     past_gradient: bool = True
     train: FitSettings
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        gan = self.loss.gan
+        if gan is not None and gan.start >= self.train.steps:
+            raise ValueError(f"loss.gan.start is {gan.start}, and train.steps {self.train.steps}: it would never begin")
+        return self
+
 
 class AutoencoderRecipe(Frozen):
     """A complete run of `dcvideogen train-autoencoder`. Each stage begins with the model of the one before it."""
