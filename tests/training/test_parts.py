@@ -25,6 +25,7 @@ def test_parts_are_the_layers_they_say(preset):
         *(f"decoder.layers.{i}" for i in range(num_deep)),
     }
     assert trained(model, "decoder_last") == {f"decoder.layers.{i}" for i in range(decoder - depths[0] - 2, decoder)}
+    assert len(trained(model, "blocks")) == 2 * sum(depths)
     assert trained(model, "latent") == {f"encoder.layers.{encoder - 1}", "decoder.layers.0"}
     assert trained(model, "encoder", "decoder") == trained(model, "*")
 
@@ -34,9 +35,9 @@ def test_patterns_and_parts_go_together(tiny):
     assert trained(tiny, "latent", "decoder.layers.[12].*") == {
         f"encoder.layers.{last}", "decoder.layers.0", "decoder.layers.1", "decoder.layers.2",
     }  # fmt: skip
-    assert set(named_parts(tiny)) == {"encoder", "decoder", "deep", "latent", "decoder_last"}
+    assert set(named_parts(tiny)) == {"encoder", "decoder", "deep", "blocks", "latent", "decoder_last"}
 
 
 def test_a_pattern_that_fits_nothing_is_told_with_the_known_parts(tiny):
-    with pytest.raises(UserError, match=r"named like 'decoder\.blocks\.\*'; parts: encoder, decoder, deep, latent"):
+    with pytest.raises(UserError, match=r"named like 'decoder\.blocks\.\*'; parts: encoder, decoder, deep, blocks"):
         choose_trainable(tiny, ["decoder.blocks.*"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
+from dcvideogen.autoencoder.layers import ResBlock
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
 
@@ -16,6 +17,8 @@ def named_parts(model: AutoencoderDCV) -> dict[str, tuple[str, ...]]:
     deep: what works at the latents' height and width, with the steps to and from it: the layers that latents of other
         sizes look different to (the middle layers of DC-AE, Chen et al. 2024, arXiv 2410.10733).
     latent: the convs that give and take the latents.
+    blocks: the residual blocks, on both sides; a linear start (training/linear_start.py) leaves them empty, and what it
+        sets stays as it is.
     decoder_last: the step to the decoder's last stage, the blocks there, and the head that makes the pixels.
     """
     encoder, decoder = model.encoder, model.decoder
@@ -28,6 +31,12 @@ def named_parts(model: AutoencoderDCV) -> dict[str, tuple[str, ...]]:
         "encoder": ("encoder.*",),
         "decoder": ("decoder.*",),
         "deep": tuple(deep),
+        "blocks": tuple(
+            f"{side}.layers.{i}.*"
+            for side, network in (("encoder", encoder), ("decoder", decoder))
+            for i, layer in enumerate(network.layers)
+            if isinstance(layer, ResBlock)
+        ),
         "latent": (f"encoder.layers.{len(encoder.layers) - 1}.*", "decoder.layers.0.*"),
         "decoder_last": tuple(f"decoder.layers.{i}.*" for i in range(into_last, len(decoder.layers))),
     }
