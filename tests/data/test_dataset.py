@@ -183,6 +183,16 @@ def test_frames_are_those_of_the_file_and_of_its_part(tmp_path):
         assert np.array_equal(dataset.frames(dataset.train[0]), expected)
 
 
+def test_reading_says_how_far_it_is_while_files_come_new(indexed, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("dcvideogen.data.dataset.SECONDS_PER_LINE", 0.0)
+    caplog.set_level(logging.INFO, "dcvideogen")
+    dataset = open_dataset(DataSettings(source=indexed), tmp_path / "cache")
+    for record in [*dataset.train[:2], *dataset.train[:2]]:
+        dataset.frames(record)
+    said = [entry.getMessage() for entry in caplog.records if "decoded or found" in entry.getMessage()]
+    assert said == ["1 of 4 files decoded or found in the cache", "2 of 4 files decoded or found in the cache"]
+
+
 def test_threads_share_one_cache(indexed, tmp_path):
     dataset = open_dataset(DataSettings(source=indexed), tmp_path / "cache")
     found = []

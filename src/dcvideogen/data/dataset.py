@@ -166,10 +166,12 @@ class Dataset:
         return videos
 
     def _say_progress(self, record: Record) -> None:
+        if record.name in self._seen:
+            return
         self._seen.add(record.name)
-        if time.monotonic() - self._said >= SECONDS_PER_LINE and len(self._seen) < len(self.train):
+        if time.monotonic() - self._said >= SECONDS_PER_LINE:
             self._said = time.monotonic()
-            log.info("%d of %d files decoded or read so far", len(self._seen), len(self.train))
+            log.info("%d of %d files decoded or found in the cache", len(self._seen), len(self.train))
 
 
 @contextmanager

@@ -45,11 +45,12 @@ class Quarantine:
             if record in self:
                 return
             self._keys.add((record.name, record.mtime_ns))
+            detail = " ".join(str(error).split()).removeprefix(f"{record.name}: ")
             count = len(self._keys)
-            log.warning("%s is broken and left out from now on (%d so far): %s", record.name, count, error)
+            log.warning("%s is broken and left out from now on (%d so far): %s", record.name, count, detail)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                entry = {"name": record.name, "mtime_ns": record.mtime_ns, "detail": " ".join(str(error).split())}
+                entry = {"name": record.name, "mtime_ns": record.mtime_ns, "detail": detail}
                 file.write(json.dumps(entry) + "\n")
 
     def names(self, records: Iterable[Record]) -> list[str]:
