@@ -44,7 +44,7 @@ def test_the_speed_of_steps_does_not_count_what_is_done_between_them(tmp_path):
     with journal.pause():
         time.sleep(0.5)
     journal.add({"loss/layer": torch.tensor(1.0)}, [TinyData().batch(0, 0, 1)])
-    journal.write_steps(1, 0.1, 0.5)
+    journal.write_steps(1, 0.1, 0.5, 0)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["seconds_per_step"] < 0.5
 
 
@@ -53,6 +53,15 @@ def test_people_are_told_means_and_the_file_everything(tmp_path, caplog):
         Journal(tmp_path, settings(), Processes(), 0).write(4, {"held_out/psnr": 30.0, "held_out/psnr/cat": 31.0})
     assert [r.getMessage() for r in caplog.records] == ["step 4/20  held_out/psnr 30"]
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["held_out/psnr/cat"] == 31
+
+
+def test_steps_that_were_left_out_are_counted_in_every_line(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="dcvideogen"):
+        fit(TinyTask(broken_steps=(7, 8)), TinyData(), settings(log_every=5), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["skipped_steps"] for r in records if "skipped_steps" in r] == [0, 2, 2, 2]
+    assert "step 8 skipped: a loss or gradient is not finite; clips: clip-7-0.mp4, clip-7-1.mp4" in caplog.text
+    assert "skipped_steps 2" in caplog.text
 
 
 def test_a_line_holds_the_mean_over_the_steps_that_are_finite():

@@ -130,6 +130,16 @@ def test_an_error_of_the_data_ends_the_run(tmp_path):
         fit(TinyTask(), Broken(), settings(), tmp_path)
 
 
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    class Second(TinyData):
+        def batch(self, step, part, num_parts):
+            fit(TinyTask(), TinyData(), settings(), tmp_path)
+
+    with pytest.raises(UserError, match="another command is training in"):
+        fit(TinyTask(), Second(), settings(), tmp_path)
+    assert fit(TinyTask(), TinyData(), settings(), tmp_path)
+
+
 def test_a_finished_run_is_left_alone(tmp_path):
     run(tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()

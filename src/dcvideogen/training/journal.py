@@ -65,10 +65,10 @@ class Journal:
             self._frames += clips * frames
             self._pixels += clips * frames * height * width
 
-    def write_steps(self, step: int, learning_rate: float, seconds: float) -> None:
+    def write_steps(self, step: int, learning_rate: float, seconds: float, skipped: int) -> None:
         """Writes the means over the steps since the last line; all processes must call it.
 
-        seconds: of training in all, for the estimate of how long the rest takes.
+        seconds: of training in all, for the estimate of how long the rest takes. skipped: steps left out so far.
         """
         means = mean_reports(self._reports, self.processes)
         elapsed, taken = time.monotonic() - self._began - self._paused, step - self._first
@@ -79,11 +79,14 @@ class Journal:
             "megapixels_per_second": self._pixels * self.processes.count / elapsed / 1e6,
             **memory(),
         }
-        self._write(step, {**means, "learning_rate": learning_rate, "hours": seconds / 3600, **speed})
+        self._write(
+            step, {**means, "learning_rate": learning_rate, "skipped_steps": skipped, "hours": seconds / 3600, **speed}
+        )
+        counts = {"skipped_steps": skipped} if skipped else {}
         units = ("s/step", "clips/s", "frames/s", "megapixels/s", "GiB", "GiB GPU")
         told = [f"{value:.3g} {unit}" for value, unit in zip(speed.values(), units, strict=False)]
         left = (self.settings.steps - step) * seconds / step
-        self._tell(step, means, ", ".join([*told, f"{duration(left)} left"]))
+        self._tell(step, {**means, **counts}, ", ".join([*told, f"{duration(left)} left"]))
         self._start(step)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from dcvideogen.data.batch import ClipBatch
 from dcvideogen.training.checkpoint import PREFIX, Checkpoint, find_checkpoints, remove_leftovers
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.journal import Journal, duration
+from dcvideogen.training.lock import only_run_in
 from dcvideogen.training.settings import FitSettings
 from dcvideogen.training.signals import catch_signals
 from dcvideogen.training.snapshot import restore, save
@@ -36,24 +37,30 @@ def fit(task: Task, data: Data, settings: FitSettings, folder: Path, *, stop_at:
     """Trains to `settings.steps` or goes on from the newest complete checkpoint in `folder`; True when done.
 
     stop_at: stop there with a checkpoint, as SIGTERM and SIGINT (Ctrl-C) do after the step they come in. Writes
-    folder/checkpoints, folder/metrics.jsonl and, with the averaged weights, folder/model and folder/validation.
-    Under torchrun every process calls it with the same arguments; the first one writes.
+    folder/checkpoints, folder/metrics.jsonl, folder/tensorboard and, with the averaged weights, folder/model and
+    folder/validation. Under torchrun every process calls it with the same arguments; the first one writes.
     """
     processes = Processes()
-    if processes.is_main:
-        remove_leftovers(folder, ".model.*")
-        remove_leftovers(folder / "checkpoints", f".{PREFIX}*")
-    trainer = Trainer(task, settings, processes)
-    resume(trainer, data, folder / "checkpoints")
-    if trainer.step >= settings.steps:
-        return True
-    tell_plan(trainer)
-    journal = Journal(folder, settings, processes, trainer.step)
-    last = settings.steps if stop_at is None else min(stop_at, settings.steps)
+    with only_run_in(folder, processes):
+        if processes.is_main:
+            remove_leftovers(folder, ".model.*")
+            remove_leftovers(folder / "checkpoints", f".{PREFIX}*")
+        trainer = Trainer(task, settings, processes)
+        resume(trainer, data, folder / "checkpoints")
+        last = settings.steps if stop_at is None else min(stop_at, settings.steps)
+        if trainer.step < last:
+            tell_plan(trainer)
+            run_steps(trainer, data, folder, last)
+    return trainer.step >= settings.steps
 
-    batches = parts_of_steps(data, settings, processes, trainer.step, last)
+
+def run_steps(trainer: Trainer, data: Data, folder: Path, last: int) -> None:
+    """Trains up to step `last` or the next signal, with all that comes every so many steps."""
+    settings, processes, first = trainer.settings, trainer.processes, trainer.step
+    journal = Journal(folder, settings, processes, first)
+    batches = parts_of_steps(data, settings, processes, first, last)
     with catch_signals() as signals, closing(journal), closing(batches):
-        first, began = trainer.step, time.monotonic()
+        began = time.monotonic()
         for parts in batches:
             journal.add(trainer.train_step(parts), parts)
             now = time.monotonic()
@@ -65,18 +72,21 @@ def fit(task: Task, data: Data, settings: FitSettings, folder: Path, *, stop_at:
                 log.info("about %s for the %d steps to come", duration(left), settings.steps - step)
             if step % settings.log_every == 0 or done:
                 trainer.guard.check()
-                journal.write_steps(step, trainer.learning_rate(step - 1), trainer.seconds)
-            with journal.pause():
-                if step % settings.export_every == 0 or done:
+                journal.write_steps(step, trainer.learning_rate(step - 1), trainer.seconds, trainer.guard.count)
+            # A signal wants an end soon: beside the checkpoint nothing is due then.
+            exporting = done or (step % settings.export_every == 0 and not stopped)
+            validating = done or (step % settings.validate_every == 0 and not stopped)
+            saving = step == last or stopped or step % settings.checkpoint_every == 0
+            with journal.pause() if exporting or validating or saving else nullcontext():
+                if exporting:
                     export(trainer, folder)
-                if step % settings.validate_every == 0 or done:
+                if validating:
                     validate(trainer, folder, journal)
-                if step % settings.checkpoint_every == 0 or step == last or stopped:
+                if saving:  # at last, so that a run that is done has all of it
                     save(trainer, data, folder / "checkpoints")
             if stopped:
                 log.info("stopped at step %d by a signal and saved; the same command goes on from here", step)
                 break
-    return trainer.step >= settings.steps
 
 
 def resume(trainer: Trainer, data: Data, folder: Path) -> None:
@@ -119,7 +129,8 @@ def parts_of_steps(
 def to_device(batch: ClipBatch, device: torch.device) -> ClipBatch:
     if device.type == "cpu":
         return batch
-    return dataclasses.replace(batch, videos=batch.videos.pin_memory().to(device, non_blocking=True))
+    with torch.cuda.device(device):  # a thread begins on the first GPU, which is another process's
+        return dataclasses.replace(batch, videos=batch.videos.pin_memory().to(device, non_blocking=True))
 
 
 def export(trainer: Trainer, folder: Path) -> None:
@@ -149,5 +160,5 @@ def tell_plan(trainer: Trainer) -> None:
     log.info(
         "training %.4g of %.4g M parameters, steps %d to %d%s, processes: %d%s (%s, %s); a checkpoint takes %.3g GiB",
         trained / 1e6, total / 1e6, trainer.step, settings.steps, parts,
-        processes.count, way, processes.device, settings.precision, checkpoint / 2**30,
+        processes.count, way, processes.device.type, settings.precision, checkpoint / 2**30,
     )  # fmt: skip
