@@ -62,7 +62,13 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_ways_of_sharing(tmp_p
 
 
 class Faulty(tiny.TinyTask):
-    """Without dropout; the loss of the clips of one process is not finite at step 2."""
+    """Without dropout; the loss of the clips of one process is not finite at step 2. That process also begins with
+    weights of its own, which must not matter."""
+
+    def __init__(self):
+        super().__init__()
+        if os.environ.get("RANK") == "1":
+            self.layer.weight.data.fill_(5)
 
     def losses(self, batch, step):
         x = batch.videos.movedim(1, -1)
@@ -97,6 +103,23 @@ def test_two_networks_with_a_loss_each_learn_the_same_from_parts_of_parts(tmp_pa
     changes = {"steps": 6, "distributed": way, "shard_above": 4, "accumulate": 2}
     assert processes.run(accumulating, tmp_path / "two", changes, count=2) == [None, None]
     assert difference(newest(tmp_path / "one"), newest(tmp_path / "two")) < 1e-5
+
+
+def random_numbers(folder, way, stop_at):
+    changes = {"distributed": way, "shard_above": 0}
+    tiny.fit(tiny.TinyTask(), tiny.TinyData(), tiny.settings(**changes), folder, stop_at=stop_at)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_a_resumed_run_on_as_many_processes_is_the_same_bit_for_bit(tmp_path, way):
+    for folder, stops in (("whole", [None]), ("parts", [4, 11, None])):
+        for stop in stops:
+            assert processes.run(random_numbers, tmp_path / folder, way, stop, count=2) == [None, None]
+    whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    # Each process draws dropout of its own.
+    assert not torch.equal(whole["random/0/cpu"], whole["random/1/cpu"])
 
 
 def endless(folder):

@@ -69,7 +69,8 @@ class Networks:
 
         Random numbers drawn inside leave no trace.
         """
-        with torch.random.fork_rng(), ema.in_place():
+        device = self.processes.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ema.in_place():
             self._fill_hollow()
             self.task.use_modules({**self.modules, **self.hollow})
             try:

@@ -108,7 +108,7 @@ class Trainer:
                 shares.append(handles[name].grad)
             else:
                 wholes.append(parameter.grad)
-        norm = get_total_norm(wholes)
+        norm = get_total_norm(wholes) if wholes else torch.zeros((), device=self.processes.device)
         if shares:
             norm = (norm.square() + self.processes.sum(get_total_norm(shares).square())).sqrt()
         clip_grads_with_norm_(handles.values(), self.settings.clip_norm, norm)
