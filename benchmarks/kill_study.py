@@ -115,7 +115,7 @@ def study(kills: int, steps: int, seed: int, folder: Path) -> dict:
     print(f"undisturbed: {length:.1f} s", file=sys.stderr, flush=True)
     finished = 0
     run = folder / "run-0"
-    while len(log) < kills or run.exists():
+    while True:  # to the end of the run that the last kill came in
         before = newest(run)
         process = context.Process(target=train, args=(str(run), steps))
         process.start()
