@@ -92,7 +92,7 @@ def test_how_the_network_is_run_is_a_choice(evaluate, clip):
 
 
 def test_the_pca_can_be_fitted_on_data_of_its_own(evaluate, clip, make_clip):
-    report, _, _ = evaluate("--data", clip, "--pca-data", make_clip("fit.mkv", num_frames=40))
+    report, _, _ = evaluate("--data", clip, "--pca-data", make_clip("fit.mkv", num_frames=16))
     assert report["pca_fitted_on"] == "1 clips given with --pca-data"
     assert report["subjects"][-1]["mean"]["psnr_db"] > 15
 
@@ -200,7 +200,7 @@ def test_equal_names_are_numbered_and_missing_files_raise_when_opened(clip, tmp_
 
 
 def test_ctrl_c_leaves_whole_clips_alone_and_the_next_run_goes_on(make_clip, model_folder, evaluate, tmp_path):
-    data = [make_clip("short.mkv", num_frames=4), make_clip("long.mkv", num_frames=400, height=96, width=96)]
+    data = [make_clip("short.mkv", num_frames=4), make_clip("long.mkv", num_frames=200, height=96, width=96)]
     options = [option for path in data for option in ("--data", str(path))]
     arguments = ["evaluate", "autoencoder", "--model", str(model_folder), "-o", str(tmp_path / "out"), *options]
     code = "import sys; from dcvideogen.cli.main import main; main()"

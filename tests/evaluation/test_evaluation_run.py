@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_a_clip(tmp_path):
         gc.collect()
 
     evaluate([Darker()], [Clip("long", frames, "long")], tmp_path, NETWORKS)
-    assert most < 40 + 30  # what the noise test keeps, and what is in the queues
+    assert most < 20 + 30  # what the noise test keeps, and what is in the queues
 
 
 def test_names_of_subjects_and_folders_are_made_unique():

@@ -64,7 +64,7 @@ class WithPattern:
 def test_a_codec_is_tested_on_every_colour_in_levels():
     codec = WithPattern()
     result = flat_field(codec)
-    assert codec.shape == (1, 3, 8, 64, 64)
+    assert codec.shape == (1, 3, 4, 64, 64)
     assert [tuple(row["colour"]) for row in result["colours"]] == list(COLOURS)
     assert result["period_px"] == PERIOD
     grid = np.sqrt(8**2 * (1 / 8) * (7 / 8))

@@ -84,7 +84,7 @@ class WorstBlock:
 
 
 class WorstBlocks:
-    """Keeps the worst 5 % of a picture's places (4 at least), each at its worst frame, with what was there to see."""
+    """Keeps the worst 5 % of a picture's places (8 at least), each at its worst frame, with what was there to see."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int], tuple[float, int, tuple[np.ndarray, ...]]] = {}
@@ -119,12 +119,17 @@ class WorstBlocks:
         ]
 
     def _most(self) -> int:
-        return max(4, math.ceil(self._num_places * WORST_SHARE))
+        return max(8, math.ceil(self._num_places * WORST_SHARE))
 
     def _crops(self, frame: np.ndarray, reconstruction: np.ndarray, row: int, column: int) -> tuple[np.ndarray, ...]:
         rows, columns = (
-            slice(max(0, place * SIDE - CONTEXT), min(size, (place + 1) * SIDE + CONTEXT))
-            for place, size in ((row, frame.shape[0]), (column, frame.shape[1]))
+            window(place * SIDE - CONTEXT, size) for place, size in ((row, frame.shape[0]), (column, frame.shape[1]))
         )
         one, other = frame[rows, columns].copy(), reconstruction[rows, columns].copy()
         return one, other, enlarged_error(one, other)
+
+
+def window(start: int, size: int) -> slice:
+    """A block and its surroundings along an axis of `size` pixels; moved where it would stick out of it."""
+    start = max(0, min(start, size - SIDE - 2 * CONTEXT))
+    return slice(start, min(size, start + SIDE + 2 * CONTEXT))

@@ -81,7 +81,7 @@ def evaluate_clip(
 ) -> dict[str, Any]:
     """Measures one clip and writes its folder: pictures first and result.json last, so that it stands for all of them.
 
-    At most the frames of a chunk are held, besides the 40 that the noise test wants and what the subject itself holds.
+    At most the frames of a chunk are held, besides the 20 that the noise test wants and what the subject itself holds.
     Raises UserError for a clip that cannot be read or that the subject does not take.
     """
     waiting: deque[np.ndarray] = deque()  # frames that were read and whose reconstruction is still to come

@@ -20,7 +20,7 @@ COLOURS = (
 )  # fmt: skip
 LATENTS = 8  # a side of the clip, in latents
 WINDOW = 4  # of which the middle is looked at: zero padding at the border is another matter
-FRAMES_IN_LATENTS = 2
+FRAMES_IN_LATENTS = 1
 
 
 def flat_field(subject: Codec) -> dict[str, Any]:

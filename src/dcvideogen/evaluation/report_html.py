@@ -53,22 +53,22 @@ def html(report: dict[str, Any], folder: Path) -> str:
 
 
 def _summary(report: dict[str, Any]) -> Iterator[str]:
+    """A column per subject: as narrow as a phone, whatever the number of metrics."""
     rows = summary_rows(report)
-    columns = shown_columns(rows)
     yield "<section><h2>Means over the clips</h2>"
-    best = {column.key: _best(rows, column) for column in columns}
-    head = ["", *(_titled(column) for column in columns), "clips"]
     body = []
-    for index, row in enumerate(rows):
+    for column in shown_columns(rows):
+        best = _best(rows, column)
+        texts = [cell(row[column.key], column) for row in rows]
         cells = [
-            f"<b>{cell(row[c.key], c)}</b>" if len(rows) > 1 and row[c.key] is not None and row[c.key] == best[c.key]
-            else cell(row[c.key], c)
-            for c in columns
-        ]  # fmt: skip
-        body.append([_swatch(index) + escape(row["name"]), *cells, str(row["num_clips"])])
-    yield _table(head, body)
-    yield "<p class=muted>Bold: the best of its column. Titles say what a number is when they are pointed at.</p>"
-    yield "</section>"
+            f"<b>{text}</b>" if best is not None and row[column.key] == best else text
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        body.append([_titled(column), *cells])
+    body.append(["clips", *(str(row["num_clips"]) for row in rows)])
+    names = [_swatch(_colour(report, row["name"])) + escape(row["name"]) for row in rows]
+    yield _table(["", *names], body)
+    yield "<p class=muted>Bold: the best of its row. What each number is: at the end of the page.</p></section>"
 
 
 def _per_clip(report: dict[str, Any]) -> Iterator[str]:
@@ -171,7 +171,8 @@ def _worst(clip: dict[str, Any], folder: Path) -> Iterator[str]:
         return
     percentiles = clip["blocks"]["percentiles_db"]
     words = ", ".join(f"{percent} %: {value:.1f}" for percent, value in percentiles.items())
-    yield "<h3>The worst 5 % of places</h3><p class=muted>Input, reconstruction, error; each place at its worst frame, "
+    yield "<h3>The worst 5 % of places (8 at least)</h3>"
+    yield "<p class=muted>Input, reconstruction, error; each place at its worst frame, "
     yield f"with 16 pixels around it. PSNR of blocks that so many do not exceed, in dB: {words}.</p>"
     yield '<div class="worst">'
     for row in blocks:
@@ -232,6 +233,10 @@ def _titled(column: Column) -> str:
 def _legend(report: dict[str, Any]) -> str:
     names = [(index, subject["name"]) for index, subject in enumerate(report["subjects"]) if subject["num_clips"]]
     return '<p class="legend">' + " ".join(f"<span>{_swatch(i)}{escape(name)}</span>" for i, name in names) + "</p>"
+
+
+def _colour(report: dict[str, Any], name: str) -> int:
+    return [subject["name"] for subject in report["subjects"]].index(name)
 
 
 def _swatch(index: int) -> str:

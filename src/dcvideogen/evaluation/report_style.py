@@ -15,19 +15,21 @@ section{background:var(--card);border:1px solid var(--line);border-radius:8px;pa
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:4px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child{text-align:left;font-weight:600}thead th{color:var(--muted);font-weight:600}
+th:first-child{text-align:left;font-weight:600;position:sticky;left:0;background:var(--card)}
+thead th{color:var(--muted);font-weight:600;white-space:normal;
+vertical-align:bottom}
 .swatch{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.4em}
 .patch{display:inline-block;width:1.6em;height:1em;border:1px solid var(--line);margin-right:.5em;vertical-align:-2px}
 .b0{background:var(--c0)}.b1{background:var(--c1)}.b2{background:var(--c2)}
 .b3{background:var(--c3)}.b4{background:var(--c4)}.b5{background:var(--c5)}
 .legend span{margin-right:1em}.legend{font-size:.9rem;margin:.3em 0}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:14px}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:14px}
 figure{margin:0}img{max-width:100%;height:auto;display:block}
 .three{display:grid;grid-template-columns:repeat(3,minmax(0,320px));gap:6px;margin-bottom:8px}
 .three img{width:100%}
-.worst{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr));gap:10px}
+.worst{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:10px}
 .worst img{width:100%;max-width:384px;image-rendering:pixelated}
-.plot{width:100%;height:auto}.plot text{fill:var(--muted);font-size:12px}
+.plot{width:100%;height:auto}.plot text{fill:var(--muted);font-size:15px}
 .plot .grid{stroke:var(--line)}.plot .mark{stroke:var(--muted);stroke-dasharray:4 4}
 .line{fill:none;stroke-width:1.8}
 .s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}.s4{stroke:var(--c4)}

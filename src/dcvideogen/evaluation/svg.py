@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 240  # units of the drawing; it scales with the page
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 46
 COLOURS = 6
 
 
@@ -42,15 +42,15 @@ class _Axes:
         for value in self.y_ticks:
             y = self.up(value)
             yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
+            yield f'<text x="{LEFT - 6}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>'
         for value in self.x_ticks:
             if self._x[0] <= value <= self._x[1]:
-                place = f'x="{self.across(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
+                place = f'x="{self.across(value):.1f}" y="{HEIGHT - BOTTOM + 18}"'
                 yield f'<text {place} text-anchor="middle">{value:g}</text>'
         yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
         middle = (TOP + HEIGHT - BOTTOM) / 2
         yield (
-            f'<text transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+            f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
         )
 
 
