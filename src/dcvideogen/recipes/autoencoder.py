@@ -18,6 +18,7 @@ from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
 from dcvideogen.recipes.record import StageRecord, read_stage, write_run, write_stage
 from dcvideogen.training.autoencoder import ReconstructionTask
 from dcvideogen.training.autoencoder_export import replace_folder, start_from_folder
+from dcvideogen.training.checkpoint import find_checkpoints
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.loop import fit
 from dcvideogen.training.start import make_start
@@ -52,14 +53,7 @@ def run_recipe(
     def dataset() -> Dataset:  # not opened where all is done
         return open_dataset(recipe.data, recipe.data.cache or folder / "cache")
 
-    for stage in chosen:
-        done = run_stage(recipe, stage, dataset, folder, processes, stop_at)
-        if processes.is_main:
-            publish(folder / stage.name / "model", folder / "model")
-            write_run(folder, recipe)
-        if not done:
-            return False
-    return True
+    return all(run_stage(recipe, stage, dataset, folder, processes, stop_at) for stage in chosen)
 
 
 def run_stage(
@@ -74,7 +68,7 @@ def run_stage(
     own = folder / stage.name
     begun_with = what_it_begins_with(recipe, stage, folder)
     record = processes.gather(read_stage(own))[0]
-    if record is not None and record.begun_with != begun_with:
+    if record is not None and record.begun_with != begun_with and find_checkpoints(own / "checkpoints"):
         raise UserError(
             f"stage {stage.name!r} in {own} was begun with another model than it would begin with now; delete that "
             "folder to run the stage again, or use another output folder"
@@ -104,8 +98,10 @@ def run_stage(
     )
     step = stop_at[1] if stop_at is not None and stop_at[0] == stage.name else None
     done = fit(task, dataset.sampler(stage.batches, seed), stage.train, own, stop_at=step)
-    if processes.is_main and done:
-        write_stage(own, StageRecord(stage.model_dump(mode="json"), begun_with, done=True))
+    if processes.is_main:
+        write_stage(own, StageRecord(stage.model_dump(mode="json"), begun_with, done))
+        publish(own / "model", folder / "model")
+        write_run(folder, recipe)
     processes.wait()
     return done
 
