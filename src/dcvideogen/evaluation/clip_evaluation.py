@@ -9,7 +9,7 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -79,7 +79,7 @@ def finished(folder: Path, key: str) -> dict[str, Any] | None:
 def evaluate_clip(
     subject: Subject, clip: Clip, networks: Networks, folder: Path, key: str, progress: Progress
 ) -> dict[str, Any]:
-    """Measures one clip and writes its folder: pictures first and result.json last, so that it stands for all of them.
+    """Measures one clip and writes its folder, all of it or nothing.
 
     At most the frames of a chunk are held, besides the 20 that the noise test wants and what the subject itself holds.
     Raises UserError for a clip that cannot be read or that the subject does not take.
@@ -109,20 +109,33 @@ def evaluate_clip(
             codec: Codec = subject  # type: ignore[assignment]
             noise = latent_noise(codec, start)
         report = measures.report()
-        shutil.rmtree(folder, ignore_errors=True)  # of other settings, or not finished
-        folder.mkdir(parents=True)
-        pictures = measures.save_pictures(folder)
-    result = {
-        "key": key,
-        "clip": clip.name,
-        "subject": traits.name,
-        **report,
-        "latents": latents.as_json() if latents.count else None,
-        "latent_noise": noise,
-        "pictures": pictures,
-    }
-    write_json(folder / RESULT, result)
+        with whole_folder(folder) as temporary:
+            pictures = measures.save_pictures(temporary)
+            result = {
+                "key": key,
+                "clip": clip.name,
+                "subject": traits.name,
+                **report,
+                "latents": latents.as_json() if latents.count else None,
+                "latent_noise": noise,
+                "pictures": pictures,
+            }
+            write_json(temporary / RESULT, result)
     return result
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to that takes the place of `folder` when the context is left, or is removed on an error."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():  # of other settings
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Sink:
