@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from dcvideogen.cli import console
+from dcvideogen.errors import UserError
 
 
 def train_autoencoder(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled recipe.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoints, metrics and the model.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for checkpoints, metrics and the model.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of videos and images, manifest or tar shard; --set data.source=...")
     ] = None,
@@ -38,6 +41,8 @@ def train_autoencoder(
             console.out.print(line, markup=False, soft_wrap=True)
         return
 
+    if output is None:
+        raise UserError("-o is missing; give the folder for checkpoints, metrics and the model, or --plan")
     from dcvideogen.recipes.autoencoder import run_recipe
 
     done = run_recipe(settings, output, only=stage)
