@@ -21,10 +21,10 @@ STUDY = Path(__file__).parents[2] / "benchmarks" / "kill_study.py"
 
 
 def test_a_run_that_is_killed_at_any_moment_and_in_its_saves_ends_as_if_left_alone(tmp_path):
-    command = [sys.executable, STUDY, "--kills", "6", "--steps", "12", "-o", tmp_path / "log.md"]
+    command = [sys.executable, STUDY, "--kills", "4", "--steps", "9", "-o", tmp_path / "log.md"]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     kills = re.findall(r"^\| \d+ \| .* \| (yes|no) \|", (tmp_path / "log.md").read_text(), flags=re.MULTILINE)
-    assert len(kills) == 6
+    assert len(kills) == 4
     assert "yes" in kills
     assert "bit for bit" in (tmp_path / "log.md").read_text()
 
