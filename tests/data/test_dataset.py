@@ -123,6 +123,13 @@ def test_files_are_chosen_by_name_and_held_out_by_name_number_or_share():
     assert names(choose(DataSettings(source="x", held_out=1), usable[-1:] * 1 + [record("q.png", "image")], [])[1])
 
 
+def test_a_share_of_many_files_holds_out_no_more_than_fit_in_memory():
+    many = [record(f"{number}.mp4") for number in range(200)]
+    train, held = choose(DataSettings(source="x", held_out=0.1), many, [])
+    assert len(held) == 8
+    assert len(train) == 192
+
+
 def test_parts_of_one_file_are_held_out_together():
     parts = [record(f"{f}.mp4#{n}", path=f"{f}.mp4", start=float(n)) for f in "ab" for n in range(3)]
     train, held = choose(DataSettings(source="x", held_out=1), parts, [])

@@ -11,6 +11,7 @@ from dcvideogen.data.settings import DataSettings
 from dcvideogen.errors import UserError
 
 _NAMES_SHOWN = 30
+MOST_BY_SHARE = 8
 
 
 def choose(
@@ -68,14 +69,15 @@ def _file(record: Record) -> str:
 
 
 def _chosen_by_hash(number: float, usable: Sequence[Record]) -> set[str]:
-    """A share stays true to the files it chose when others are added; at least one file is chosen."""
+    """A share stays true to the files it chose when others are added; at least one file is chosen, at most
+    MOST_BY_SHARE, for they are all in memory when they are measured."""
     # Videos, where there are any: a photograph says nothing about motion.
     videos = {_file(record) for record in usable if record.kind == "video"}
     files = videos or {_file(record) for record in usable}
     order = sorted(files, key=_place)
     if isinstance(number, int):
         return set(order[:number])
-    return {file for file in order if _place(file) < number} or set(order[:1])
+    return {file for file in order[:MOST_BY_SHARE] if _place(file) < number} or set(order[:1])
 
 
 def _place(file: str) -> float:

@@ -51,8 +51,8 @@ class DataSettings(Frozen):
     short_side: pixels to which videos are decoded (a smaller one stays as it is); photo_short_side: images.
 
     videos, photographs: names (with or without suffix) of the files to train on; without either all of the index.
-    held_out: measured on and never trained on: names, or a number of files, or a share of them, chosen by a hash of
-    their paths. `held_out_frames` frames from the start, `held_out_size` pixels square from the centre.
+    held_out: measured on and never trained on: names, or a number of files, or a share of them (at most 8), chosen
+    by a hash of their paths. `held_out_frames` frames from the start, `held_out_size` pixels square from the centre.
 
     short_sides: the shorter side that a source is scaled to before a crop is taken, smallest and largest.
     strides: frames from one frame of a clip to the next, drawn from these. fps: frame rates to draw from instead, with
