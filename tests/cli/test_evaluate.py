@@ -11,9 +11,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from dcvideogen.autoencoder.presets import make_autoencoder
 from dcvideogen.cli.evaluate_clips import find_clips
 from dcvideogen.cli.streaming import ClipOptions
 from dcvideogen.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny f8t4c16 autoencoder with random weights and chunks of 8 frames: flat fields of few pixels are quick."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make_autoencoder("dcae-tiny-f32t4c16", spatial_factors=(2, 2, 2, 1, 1, 1))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ COLOURS = (
 )  # fmt: skip
 LATENTS = 8  # a side of the clip, in latents
 WINDOW = 4  # of which the middle is looked at: zero padding at the border is another matter
-FRAMES_IN_LATENTS = 1
+FRAMES_IN_LATENTS = 3  # and the middle one of these: like the inside of a long clip, to 2 % on the bundled model
 
 
 def flat_field(subject: Codec) -> dict[str, Any]:
@@ -29,17 +29,18 @@ def flat_field(subject: Codec) -> dict[str, Any]:
     offset_levels: how far the mean of a channel is off (mean of absolute values over the channels).
     residual_levels: RMS of all that differs. grid_levels: RMS of the part of it that repeats with the latent grid and
     is not constant. grid_share: the energy of the one over that of the other; white noise has `chance_share`. All of
-    the middle of the picture.
+    the middle of the picture and of the clip.
     """
     period = subject.traits.spatial_ratio
     side, frames = LATENTS * period, FRAMES_IN_LATENTS * subject.traits.temporal_ratio
+    moment = slice(frames // FRAMES_IN_LATENTS, 2 * frames // FRAMES_IN_LATENTS)
     middle = slice((LATENTS - WINDOW) // 2 * period, (LATENTS + WINDOW) // 2 * period)
     rows = []
     for colour in COLOURS:
         levels = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1, 1)
         video = (levels / 127.5 - 1).expand(1, 3, frames, side, side).contiguous()
         rebuilt = subject.decode(subject.encode(video), frames, side, side).float().cpu().clamp(-1, 1)
-        residual = ((rebuilt - video) * 127.5)[0, :, :, middle, middle].numpy()
+        residual = ((rebuilt - video) * 127.5)[0, :, moment, middle, middle].numpy()
         rows.append({"colour": list(colour), **grid_energy(residual, period)})
     keys = ("offset_levels", "residual_levels", "grid_levels")
     mean = {key: float(np.mean([row[key] for row in rows])) for key in keys}

@@ -20,7 +20,7 @@ from dcvideogen.geometry import ceil_to
 NUM_COMPONENTS = 128  # compression 96, as the fixed DCT and f32t4c128
 MAX_BLOCKS = 4096
 MAX_FOLDS = 8
-EXTRA = 16  # components more than needed, and rounds: within 0.01 dB of an exact PCA
+EXTRA = 16  # components more than needed; with 4 rounds 0.03 dB below an exact PCA, on 1920 blocks of 12 clips
 ROUNDS = 4
 SIZE = 3 * BLOCK_SIZE
 

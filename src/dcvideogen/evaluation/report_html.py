@@ -103,8 +103,7 @@ def _flat_fields(report: dict[str, Any]) -> Iterator[str]:
     if not subjects:
         return
     yield "<section><h2>Flat fields</h2><p>What comes back of a clip of one colour, in 8-bit levels. The grid is the "
-    yield "part that repeats with the latents; a share far above that of chance is a visible pattern if it is strong, "
-    yield "half a level and more.</p>"
+    yield "part that repeats with the latents; below half a level most of it is lost in rounding to 8 bits.</p>"
     for subject in subjects:
         flat = subject["flat_field"]
         body = []
@@ -184,9 +183,8 @@ def _worst(clip: dict[str, Any], folder: Path) -> Iterator[str]:
 def _notes(report: dict[str, Any]) -> Iterator[str]:
     yield "<section><h2>Notes</h2><ul>"
     yield from (f"<li>No {escape(title)}: {escape(reason)}.</li>" for title, reason in missing_metrics(report).items())
-    for subject in report["subjects"]:
-        if subject["rfvd"]["note"]:
-            yield f"<li>rFVD of {escape(subject['name'])} from {escape(subject['rfvd']['note'])}.</li>"
+    if note := report["subjects"][0]["rfvd"]["note"]:
+        yield f"<li>rFVD from {escape(note)}.</li>"
     yield f"<li>PCA fitted on {escape(report['pca_fitted_on'])}.</li>"
     yield f"<li>dcvideogen {escape(report['version'])}, torch {escape(report['torch'])}. Whole frames are embedded as "
     yield f"WebP of quality {WEBP_QUALITY} and at most 320 pixels; blocks are exact.</li></ul>"

@@ -52,9 +52,8 @@ def _head(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     for title, reason in missing_metrics(report).items():
         yield f"- No {title}: {reason}."
-    for subject in report["subjects"]:
-        if subject["rfvd"]["note"]:
-            yield f"- rFVD of {escape(subject['name'])} from {subject['rfvd']['note']}."
+    if note := report["subjects"][0]["rfvd"]["note"]:
+        yield f"- rFVD from {note}."
     yield f"- PCA fitted on {report['pca_fitted_on']}."
 
 

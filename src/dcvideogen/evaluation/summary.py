@@ -17,7 +17,7 @@ from dcvideogen.version import __version__
 Result = dict[str, Any]
 
 MIN_CLIPS_RFVD = 2
-FEW_CLIPS_RFVD = 256  # below, the estimate is mostly bias: Unterthiner et al. 2019 and later work use 2048
+FEW_CLIPS_RFVD = 401  # below, the covariance of 400 logits is singular
 
 
 def summarise(
