@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from study_runs import (
     near_edges,
     psnr_at,
     read_runs,
+    write_text,
 )
 
 LATENT_FRAMES = 4  # frames of a latent
@@ -58,17 +58,11 @@ def write_report(folder: Path, target: Path, plots: Path, hardware: str) -> None
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     plots.mkdir(parents=True, exist_ok=True)
-    replace(target.with_suffix(".md"), "\n".join(report_lines(runs, hardware)) + "\n")
+    write_text(target.with_suffix(".md"), "\n".join(report_lines(runs, hardware)) + "\n")
     raw = {"hardware": hardware, "torch": torch.__version__, "settings": runs.settings, "runs": raw_numbers(runs)}
-    replace(target.with_suffix(".json"), json.dumps(raw, separators=(",", ":")) + "\n")
+    write_text(target.with_suffix(".json"), json.dumps(raw, separators=(",", ":")) + "\n")
     for name, drawing in drawings(runs).items():
-        replace(plots / f"{target.name}_{name}.svg", drawing)
-
-
-def replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+        write_text(plots / f"{target.name}_{name}.svg", drawing)
 
 
 def report_lines(runs: Runs, hardware: str) -> list[str]:

@@ -1,18 +1,48 @@
-"""The finished runs of the study of time, and the numbers that are read off them."""
+"""The runs of the study of time on disk, and the numbers that are read off those that are done."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dcvideogen.errors import UserError
+
 Entry = dict[str, Any]  # what study_measure found for one clip
 Value = Callable[[Entry], float | None]
 MULTIPLES = ("1x", "2x", "5x")  # lengths of the tests, in training lengths
 NEAR = 2  # frames on each side of a piece's edge
+
+
+def write_text(path: Path, text: str) -> None:
+    """Through a temporary name: a file that is there is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value))
+
+
+def check_settings(folder: Path, settings: dict) -> None:
+    """Runs of other settings in the same folder would be taken for these."""
+    path = folder / "study.json"
+    if path.exists() and (begun := json.loads(path.read_text())) != settings:
+        changed = ", ".join(f"{name} {begun.get(name)!r}" for name in settings if begun.get(name) != settings[name])
+        raise UserError(f"{folder} was begun with other settings: {changed}; use them or another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def unfinished(folder: Path) -> Path | None:
+    """The folder of a run, made where it is missing; None when the run is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return None if (folder / "results.json").exists() else folder
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,23 @@ def test_long_chunks_from_a_random_start_run(data, tmp_path):
     write_video(tmp_path / "c.mp4", noise_video(9, 80), fps=25)
     groups = ["--training", "a", "--slow", "b", "--fast", "c"]
     long = ["--chunks", "40", "--num-frames", "80", "--start", "random", "--steps", "1", "--batch-size", "1"]
-    study(tmp_path, tmp_path / "out", *groups, *long, "--learning-rate", "1e-3", "--precision", "bf16")
-    assert "| chunk-causal-40 | " in (tmp_path / "out" / "report.md").read_text()
+    study(
+        tmp_path,
+        tmp_path / "out",
+        *groups,
+        *long,
+        "--learning-rate",
+        "1e-3",
+        "--latent-channels",
+        "16",
+        "--precision",
+        "bf16",
+    )
+    config = json.loads((tmp_path / "out" / "causal-seed0" / "model" / "config.json").read_text())
+    assert config["latent_channels"] == 16
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| chunk-causal-40 | " in report
+    assert "learning rate 0.001, bf16, start: random" in report
     assert not (tmp_path / "out" / "start-seed0").exists()
 
 
@@ -107,13 +122,14 @@ def clips_of(data: Path, tmp_path: Path):
 
 
 def test_all_configurations_begin_as_the_same_function(data, tmp_path):
-    from autoencoder_study import Configuration, Study, make_model
+    from autoencoder_study import Configuration, Study, make_model, make_start
 
     clips = clips_of(data, tmp_path)
     small = Study(num_frames=8, size=16)
     video = clips.draw(0)[0]
     configurations = (Configuration("causal"), Configuration("chunk_causal", 4), Configuration("non_causal"))
-    models = [make_model(small, configuration, clips) for configuration in configurations]
+    start = make_start(small, clips)
+    models = [make_model(small, configuration, start) for configuration in configurations]
     with torch.no_grad():
         causal, chunked, whole = (model(video) for model in models)
     torch.testing.assert_close(causal, whole, atol=0.02, rtol=0)
