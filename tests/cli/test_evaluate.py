@@ -224,7 +224,7 @@ def test_ctrl_c_leaves_whole_clips_alone_and_the_next_run_goes_on(make_clip, mod
         time.sleep(0.05)
     time.sleep(0.3)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.parent.name == "short.mkv" for path in left), left
