@@ -8,7 +8,7 @@ from study_runs import MULTIPLES, Runs, gain_by_frame, psnr_at
 
 from dcvideogen.evaluation.svg import Series, line_plot
 
-COLOURS = ("#4269d0", "#ff725c", "#6cc5b0", "#efb118", "#97bbf5", "#a463f2")
+COLOURS = ("#4269d0", "#ff725c", "#6cc5b0", "#efb118", "#a463f2", "#9c6b4e")
 STYLE = (
     "text{font:11px sans-serif;fill:#444}.grid{stroke:#ddd}.mark{stroke:#999;stroke-dasharray:3}"
     ".line{fill:none;stroke-width:1.6}"

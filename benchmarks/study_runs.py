@@ -96,12 +96,23 @@ def frames_of(report: Entry) -> list[float]:
 
 
 def psnr_at(key: str) -> Value:
+    """PSNR of the windows of a length, every frame of the clip counting once however many windows hold it.
+
+    Else the middle of the clip, which more of the overlapping windows hold, would pass for an effect of the length.
+    """
+
     def value(entry: Entry) -> float | None:
         reports = entry.get(key)
         if not reports:
             return None
         reports = reports if isinstance(reports, list) else [reports]
-        return statistics.fmean(statistics.fmean(frames_of(report)) for report in reports)
+        total, length = len(entry["whole"]["psnr"]), len(reports[0]["psnr"])
+        values: list[list[float]] = [[] for _ in range(total)]
+        for index, report in enumerate(reports):
+            start = (total - length) * index // max(1, len(reports) - 1)
+            for frame, decibels in enumerate(frames_of(report), start):
+                values[frame].append(decibels)
+        return statistics.fmean(statistics.fmean(of_frame) for of_frame in values)
 
     return value
 

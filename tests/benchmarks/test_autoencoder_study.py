@@ -150,6 +150,14 @@ def test_parts_of_a_batch_join_to_the_whole_and_depend_on_the_step_alone(data, t
         clips.load_state(dataclasses.replace(clips, seed=4).state())
 
 
+def test_every_frame_counts_once_however_many_windows_hold_it():
+    from study_runs import psnr_at
+
+    levels = [30.0, 20.0, 10.0, 20.0, 40.0, 60.0]
+    windows = [{"psnr": levels[start : start + 4]} for start in (0, 1, 2)]
+    assert psnr_at("2x")({"whole": {"psnr": levels}, "2x": windows}) == pytest.approx(30.0)
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
