@@ -160,6 +160,16 @@ def test_a_run_stopped_in_the_middle_of_a_clip_leaves_whole_clips_alone(tmp_path
     assert again.streamed == 1
 
 
+def test_frames_that_a_subject_keeps_to_itself_are_told(tmp_path):
+    class Shorter(Darker):
+        def stream(self, frames, on_latents):
+            *some, _ = super().stream(frames, on_latents)
+            yield from some
+
+    with pytest.raises(UserError, match="darker gave back 1 frames less than went in"):
+        evaluate([Shorter()], CLIPS[1:], tmp_path, NETWORKS)
+
+
 def test_progress_counts_what_is_read_and_rebuilt(tmp_path):
     seen = []
 

@@ -142,5 +142,7 @@ def test_a_clip_that_a_peer_does_not_take_is_a_user_error_with_its_name(tmp_path
     subject = load_peer("AutoencoderKLWan", tmp_path, device=CPU)
     with pytest.raises(UserError, match=r"AutoencoderKLWan: its configuration states 4 pixels .* mend config"):
         subject.encode(torch.zeros(1, 3, 1, 32, 32))
+    with pytest.raises(UserError, match=r"gave back \(1, 32, 32\) .* where \(5, 32, 32\) went in"):
+        subject.decode(torch.zeros(1, 4, 1, 4, 4), 5, 32, 32)
     with pytest.raises(UserError, match=r"AutoencoderKLWan does not take this clip"):
         subject.decode(torch.zeros(1, 5, 1, 4, 4), 1, 32, 32)

@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
+from dcvideogen.errors import UserError
 from dcvideogen.evaluation.latent_noise import MAX_FRAMES, latent_noise
 from dcvideogen.evaluation.latent_statistics import LatentStatistics
 from dcvideogen.evaluation.measures import ClipMeasures, Networks
@@ -104,6 +105,8 @@ def evaluate_clip(
             for reconstruction in subject.stream(read(source), latents.update):
                 measuring.write((waiting.popleft(), reconstruction))
                 progress.advance("rebuilding")
+            if waiting:
+                raise UserError(f"{traits.name} gave back {len(waiting)} frames less than went in")
         noise = None
         if traits.latent_channels is not None:
             codec: Codec = subject  # type: ignore[assignment]

@@ -106,6 +106,11 @@ class PeerSubject:
             keywords["temb"] = torch.zeros(len(latents), device=self.device, dtype=self.model.dtype)  # no noise in them
         with self._told():
             video = self.model.decode(latents, **keywords).sample
+        if any(have < want for have, want in zip(video.shape[2:], (num_frames, height, width), strict=True)):
+            raise UserError(
+                f"{self.traits.name} gave back {tuple(video.shape[2:])} (frames, height, width) where "
+                f"{(num_frames, height, width)} went in; try another number of frames"
+            )
         return video[:, :, :num_frames, :height, :width]
 
     def _told(self) -> _NamedErrors:
