@@ -190,7 +190,8 @@ def run_study(arguments: argparse.Namespace) -> bool:
         start = make_start(study, clips)
         if study.start == "dct" and (folder := unfinished(arguments.output / f"start-seed{seed}")):
             model = make_model(study, Configuration("non_causal"), start).eval().to(device)
-            write_json(folder / "results.json", evaluate(model, tests, study.num_frames, study.num_frames, folder))
+            results = evaluate(model, tests, study.num_frames, study.num_frames, folder, arguments.chunks)
+            write_json(folder / "results.json", results)
         for configuration in configurations:
             folder = unfinished(arguments.output / f"{configuration.name}-seed{seed}")
             if folder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ WINDOWS = 5  # clips of a length, evenly spread over the whole one, so that all 
 
 @torch.no_grad()
 def evaluate(
-    model: AutoencoderDCV, tests: dict[str, Tensor], num_frames: int, chunk_frames: int, folder: Path
+    model: AutoencoderDCV,
+    tests: dict[str, Tensor],
+    num_frames: int,
+    chunk_frames: int,
+    folder: Path,
+    edges: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Per clip: reports at 1, 2 and 5 times `num_frames` (those that fit), and of the whole clip cut into pieces.
 
     "whole" and "cut" have the seams of pieces of `num_frames` measured: the whole clip at once, and the pieces
-    by themselves put one after the other, which is what people do with models that need the whole clip. Strips of
-    the whole clip go into `folder`.
+    by themselves put one after the other, which is what people do with models that need the whole clip. `edges`: chunk
+    lengths at whose edges the jumps of the whole clip are measured too. Strips of the whole clip go into `folder`.
     """
-    return {name: _evaluate_clip(model, video, num_frames, chunk_frames, folder / f"{name}.png")
+    return {name: _evaluate_clip(model, video, num_frames, chunk_frames, folder / f"{name}.png", edges)
             for name, video in tests.items()}  # fmt: skip
 
 
 def _evaluate_clip(
-    model: AutoencoderDCV, video: Tensor, num_frames: int, chunk_frames: int, picture: Path
+    model: AutoencoderDCV, video: Tensor, num_frames: int, chunk_frames: int, picture: Path, edges: Sequence[int]
 ) -> dict[str, Any]:
     total = video.shape[2]
     pieces = [_rebuild(model, piece) for piece in video.split(num_frames, dim=2)]
@@ -44,6 +50,7 @@ def _evaluate_clip(
         ],
         "whole": measure(video, whole, num_frames, ratio),
         "cut": measure(video, torch.cat(pieces, dim=2), num_frames, ratio),
+        "jumps": {str(frames): measure(video, whole, frames, ratio)["edges"]["ratio"] for frames in edges},
     }
     for multiple in (2, 5):
         length = multiple * num_frames

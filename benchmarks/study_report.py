@@ -113,9 +113,9 @@ def report_lines(runs: Runs, hardware: str) -> list[str]:
         "## Edges of the configuration's own chunks, whole clip",
         "",
         *table(
-            ["configuration", "jump slow", "jump fast"],
+            ["configuration", "jump slow", "at the start", "jump fast", "at the start"],
             [
-                [name, *(cell(runs, name, group, jump_ratio("5x")) for group in ("slow", "fast"))]
+                [name, *(jump for group in ("slow", "fast") for jump in own_jumps(runs, name, group))]
                 for name in runs.names
                 if name.startswith("chunk")
             ],
@@ -128,6 +128,13 @@ def report_lines(runs: Runs, hardware: str) -> list[str]:
         *position_table(runs),
     ]
     return lines
+
+
+def own_jumps(runs: Runs, name: str, group: str) -> tuple[str, str]:
+    """At the configuration's chunk edges: its own, and what the start does at the same frames."""
+    frames = str(runs.chunk_frames(name))
+    start = "-" if "start" not in runs.results else cell(runs, "start", group, lambda e: e["jumps"].get(frames))
+    return cell(runs, name, group, jump_ratio("5x")), start
 
 
 def long_clip_table(runs: Runs) -> list[str]:
