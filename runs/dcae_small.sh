@@ -1,6 +1,6 @@
 #!/bin/sh
 # The bundled autoencoder, dcae-small-f32t4c128: from the clips of its card to the folder in src/dcvideogen/weights.
-# Stop with Ctrl-C at any time; the same line goes on. About 20 minutes on two busy CPU cores.
+# Stop with Ctrl-C at any time; the same line goes on. Half an hour to an hour on two CPU cores.
 set -eu
 DATA=${DCVIDEOGEN_DATA:-data}  # the folder that holds the clips and photographs, at any depth
 OUT=${1:-out/dcae-small}
