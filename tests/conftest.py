@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# A shell starts what it runs in the background deaf to Ctrl-C, and the tests of Ctrl-C with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
