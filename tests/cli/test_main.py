@@ -10,7 +10,18 @@ from dcvideogen.cli import main
 from dcvideogen.errors import UserError
 from dcvideogen.version import __version__
 
-COMMANDS = ("demo", "reconstruct", "encode", "decode", "info", "models", "doctor", "convert", "train-autoencoder", "evaluate")
+COMMANDS = (
+    "demo",
+    "reconstruct",
+    "encode",
+    "decode",
+    "info",
+    "models",
+    "doctor",
+    "convert",
+    "train-autoencoder",
+    "evaluate",
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)

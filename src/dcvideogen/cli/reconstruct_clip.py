@@ -25,11 +25,11 @@ from dcvideogen.cli.streaming import (
     latent_space_id,
     video_pieces,
 )
-from dcvideogen.evaluation.strip import Strip
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics
 from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
+from dcvideogen.evaluation.strip import Strip
 from dcvideogen.video import BackgroundWriter, VideoWriter, prefetch, video_to_frames
 
 STAGES = ("reading", "encoding", "decoding", "writing")

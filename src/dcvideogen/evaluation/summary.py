@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def summarise(
 ) -> Result:
     """The report as plain JSON values; `results`: per subject, the results of its clips."""
     subjects = []
+    shared = shared_clips(results.values())
     for one in traits:
         clips = results[one.name]
         latents = LatentStatistics()
@@ -38,7 +39,7 @@ def summarise(
             {
                 **one.as_json(),
                 "num_clips": len(clips),
-                "mean": mean_values(clips),
+                "mean": mean_values(clips, shared),
                 "rfvd": rfvd(clips),
                 "blocks": joined_blocks(clips),
                 "latents": latents.report(one.latents_mean, one.latents_std),
@@ -70,12 +71,27 @@ def values_of(clip: Result) -> dict[str, float | None]:
     }
 
 
-def mean_values(clips: Sequence[Result]) -> dict[str, float | None]:
-    """Plain means over the clips that have the value."""
-    rows = [values_of(clip) for clip in clips]
+def shared_clips(results: Iterable[Sequence[Result]]) -> dict[str, set[str]]:
+    """Per number, the names of the clips to average over: those where every subject that knows the number has it.
+
+    A baseline that gives a black clip back exactly has no PSNR there; over other clips than the rest its mean would not
+    be comparable.
+    """
+    shared: dict[str, set[str]] = {}
+    for clips in results:
+        for key in values_of(clips[0]) if clips else ():
+            present = {clip["clip"] for clip in clips if values_of(clip)[key] is not None}
+            if present:
+                shared[key] = shared.get(key, present) & present
+    return shared
+
+
+def mean_values(clips: Sequence[Result], shared: dict[str, set[str]]) -> dict[str, float | None]:
+    """Plain means over the clips in `shared`; None where there is nothing to average."""
     means = {}
-    for key in rows[0] if rows else ():
-        present = [row[key] for row in rows if row[key] is not None]
+    for key in values_of(clips[0]) if clips else ():
+        values = [values_of(clip)[key] for clip in clips if clip["clip"] in shared.get(key, ())]
+        present = [value for value in values if value is not None]
         means[key] = float(np.mean(present)) if present else None
     return means
 
