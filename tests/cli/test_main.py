@@ -19,6 +19,7 @@ COMMANDS = (
     "models",
     "doctor",
     "convert",
+    "data",
     "train-autoencoder",
     "evaluate",
 )

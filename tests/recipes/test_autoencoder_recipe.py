@@ -134,8 +134,7 @@ def test_the_same_command_goes_on_where_a_stage_was_stopped_and_gives_the_same_w
         assert same(weights(out / stage), weights(run / stage))
 
 
-def test_a_run_that_is_done_says_so_and_reads_no_data(run, source, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("dcvideogen"), "propagate", True)
+def test_a_run_that_is_done_says_so_and_reads_no_data(run, source, caplog):
     caplog.set_level(logging.INFO, logger="dcvideogen")
     before = weights(run)
     assert run_recipe(read(source, "data.source=nowhere"), run)

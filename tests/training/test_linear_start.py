@@ -33,6 +33,13 @@ def test_a_fresh_model_codes_smooth_clips_at_once(smooth, mode):
     assert after > 30
 
 
+def test_too_few_stages_are_refused(smooth):
+    sizes = {"block_out_channels": (64, 64, 64), "spatial_factors": (4, 2, 1), "temporal_factors": (1, 1, 4)}
+    model = make_autoencoder("dcae-tiny-f32t4c16", **sizes, layers_per_block=(0, 0, 0))
+    with pytest.raises(UserError, match="3 stages; a start from the DCT needs at least 4"):
+        start_from_dct(model, smooth)
+
+
 def test_a_stage_too_narrow_for_the_pixels_is_refused(tiny, smooth):
     with pytest.raises(UserError, match=r"block_out_channels\[0\] is 8; .* more than 12"):
         start_from_dct(tiny, smooth)

@@ -69,8 +69,8 @@ def _summary(report: dict[str, Any]) -> Iterator[str]:
     names = [_swatch(_colour(report, row["name"])) + escape(row["name"]) for row in rows]
     yield _table(["", *names], body)
     yield (
-        "<p class=muted>Bold: the best of its row. A number is averaged over the clips on which every column that knows "
-        "it has it. What each number is: at the end of the page.</p></section>"
+        "<p class=muted>Bold: the best of its row. A number is averaged over the clips on which every column that "
+        "knows it has it. What each number is: at the end of the page.</p></section>"
     )
 
 

@@ -39,13 +39,18 @@ def start_from_dct(model: AutoencoderDCV, videos: Tensor, refine_steps: int = 60
     """Sets the model's weights from sample clips (B, 3, T, H, W); returns the share of their energy that the DCT keeps.
 
     T, H and W must be multiples of the compression ratios; a few thousand blocks are enough. Raises UserError when
-    the shallowest stage is too narrow to hold the pixels.
+    the shallowest stage is too narrow to hold the pixels, or there are too few stages.
     """
     s, t = model.config.spatial_factors[0], model.config.temporal_factors[0]
     if model.config.block_out_channels[0] <= 3 * s * s * t:
         raise UserError(
             f"block_out_channels[0] is {model.config.block_out_channels[0]}; a start from the DCT needs more than "
             f"{3 * s * s * t}: widen it or use start: random"
+        )
+    if len(model.config.block_out_channels) <= REFINED:
+        raise UserError(
+            f"{len(model.config.block_out_channels)} stages; a start from the DCT needs at least {REFINED + 1}: "
+            "add stages or use start: random"
         )
     t, b = model.geometry.temporal_ratio, model.geometry.spatial_ratio
     with torch.no_grad():
