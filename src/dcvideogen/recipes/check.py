@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from dcvideogen.autoencoder.config import check_chunk_frames
@@ -14,6 +12,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.evaluation.lpips import load_lpips
 from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
 from dcvideogen.training.autoencoder import check_losses
+from dcvideogen.training.inflation import inflate
 from dcvideogen.training.losses import num_scales
 from dcvideogen.training.parts import choose_trainable
 from dcvideogen.training.start import StartSettings
@@ -65,9 +64,7 @@ def shape_of(start: StartSettings) -> AutoencoderDCV:
     elif start.weights == "official":
         model = AutoencoderDCV.from_official_checkpoint(start.path, start.scaling_factor)
     else:
-        from dcvideogen.training.inflation import start_from_image_autoencoder
-
-        model, _ = start_from_image_autoencoder(Path(start.path), None, overrides)
+        model, _ = inflate(start.path, overrides)
     fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
     with torch.device("meta"):
         return AutoencoderDCV(**{**fields, **overrides})
