@@ -1,6 +1,8 @@
 """Who may import what: layers only look down, and each heavy library has its room."""
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,17 @@ def test_imports_only_look_down(path):
         if parts[0] == "dcvideogen" and len(parts) > 1 and parts[1] not in (own, "__version__"):
             assert parts[1] in LAYERS, f"{name} has no layer: add it to LAYERS"
             assert LAYERS[parts[1]] < LAYERS[own], f"{path.name} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_inside_functions_name_what_exists(path):
+    """They are only tried when the function runs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("dcvideogen"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                named = f"{node.module}.{alias.name}"
+                assert hasattr(module, alias.name) or importlib.util.find_spec(named), named
 
 
 @pytest.mark.parametrize("library", FENCES)
