@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from pictures import waves
 
 from dcvideogen.cli.main import run
 from dcvideogen.video import VideoWriter
@@ -63,16 +64,6 @@ def model_folder(tmp_path_factory):
     return folder
 
 
-def moving_frames(num_frames: int, height: int, width: int) -> list[np.ndarray]:
-    """Coloured waves that move by two pixels per frame."""
-    y, x = np.mgrid[:height, :width]
-    frames = []
-    for index in range(num_frames):
-        channels = [128 + 100 * np.sin((x + 2 * index) / 9 + shift + y / 14) for shift in (0, 2, 4)]
-        frames.append(np.stack(channels, axis=-1).round().astype(np.uint8))
-    return frames
-
-
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory):
     """make_clip(name, num_frames, height, width, fps) -> path of a video of moving waves."""
@@ -82,7 +73,7 @@ def make_clip(tmp_path_factory):
         path = folder / f"{num_frames}x{height}x{width}x{math.floor(fps)}" / name
         if not path.exists():
             with VideoWriter(path, fps=fps) as writer:
-                for frame in moving_frames(num_frames, height, width):
+                for frame in waves(num_frames, height, width):
                     writer.write(frame)
         return path
 

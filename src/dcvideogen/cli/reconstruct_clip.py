@@ -1,11 +1,10 @@
 """One clip through the autoencoder and back: the files that `dcvideogen reconstruct` writes."""
 
-import json
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +26,7 @@ from dcvideogen.cli.streaming import (
 )
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
+from dcvideogen.evaluation.clip_evaluation import write_json
 from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics
 from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
 from dcvideogen.evaluation.strip import Strip
@@ -124,7 +124,7 @@ def reconstruct_clip(
                 progress.advance("encoding", piece.shape[2] * model.geometry.temporal_ratio)
                 yield piece
 
-        videos = watch.iterate("read", video_pieces(chained(first, frames), model.geometry.chunk_frames, device))
+        videos = watch.iterate("read", video_pieces(chain([first], frames), model.geometry.chunk_frames, device))
         latents = watch.iterate("encode", kept(encode_pieces(model, videos, run)))
         pieces = map(video_to_frames, decode_pieces(model, latents, run, height, width))
         for piece in watch.iterate("decode", pieces):
@@ -185,20 +185,5 @@ def remembered(frames: Iterable[np.ndarray], waiting: deque[np.ndarray]) -> Iter
         yield frame
 
 
-def chained(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest
-
-
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes strict JSON through a temporary name."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.json")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -154,7 +155,7 @@ class ModelSubject:
             return
         first = next(latents)  # now the size of the frames is known
         height, width = size
-        yield from self.model.decode_stream(chained(first, latents), height=height, width=width, **self._keywords)
+        yield from self.model.decode_stream(chain([first], latents), height=height, width=width, **self._keywords)
 
 
 class DctSubject:
@@ -202,8 +203,3 @@ def in_groups(frames: Iterable[np.ndarray], length: int) -> Iterator[list[np.nda
             group = []
     if group:
         yield group
-
-
-def chained(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.training.new_latents import raw_latents
 
 SMALLEST_DEVIATION = 1e-3  # of a channel that is never used
 
@@ -51,12 +52,8 @@ def replace_folder(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-@torch.no_grad()
 def latent_statistics(model: AutoencoderDCV, sample: Tensor) -> tuple[list[float], list[float]]:
     """Mean and std per channel of the unscaled latents of clips (B, 3, T, H, W)."""
-    latents = torch.cat([model.encode(clip[None].to(model.device)) for clip in sample])
-    std, mean = torch.std_mean(latents.float(), dim=(0, 2, 3, 4))
-    own_mean, own_std = (torch.tensor(model.config[name]) for name in ("latents_mean", "latents_std"))
-    mean, std = own_mean + own_std * mean.cpu(), own_std * std.cpu()
+    std, mean = torch.std_mean(raw_latents(model, sample), dim=1)
     # Four digits: the numbers are part of config.json, and a channel that is never used must not blow up.
     return [round(v, 4) for v in mean.tolist()], [max(round(v, 4), SMALLEST_DEVIATION) for v in std.tolist()]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.evaluation.latent_statistics import LatentStatistics
 from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
 from dcvideogen.evaluation.strip import Strip
 from dcvideogen.video import VideoWriter, video_to_frames
@@ -27,11 +28,11 @@ def validate(model: AutoencoderDCV, held_out: Mapping[str, Tensor], folder: Path
     of a channel, and the scaling factor (1 / std of all numbers) that they imply. What does not exist is left out.
     """
     per_clip: dict[str, dict[str, float]] = {"psnr": {}, "ssim": {}, "chunk_edge_ratio": {}}
-    latents: list[Tensor] = []
+    latents = LatentStatistics()
     for name, video in held_out.items():
         video = video.to(model.device)
         encoded = model.encode(video)
-        latents.append(encoded.float().flatten(2)[0].cpu())
+        latents.update(encoded)
         num_frames, height, width = video.shape[2:]
         reconstruction = model.decode(encoded, num_frames=num_frames, height=height, width=width)
         report = measure_and_draw(model, video_to_frames(video), video_to_frames(reconstruction), folder, name)
@@ -63,15 +64,15 @@ def measure_and_draw(
     return metrics.report()
 
 
-def latent_figures(latents: list[Tensor]) -> dict[str, float]:
-    """latents: one (C, N) per clip."""
-    if not latents:
+def latent_figures(latents: LatentStatistics) -> dict[str, float]:
+    """Of the latents as they are handed out."""
+    report = latents.report(own_mean=(0.0,), own_std=(1.0,))
+    if report is None:
         return {}
-    joined = torch.cat(latents, dim=1)
-    std, mean = torch.std_mean(joined, dim=1, correction=0)
-    return {
-        "latents/largest_mean": float(mean.abs().max()),
-        "latents/smallest_std": float(std.min()),
-        "latents/largest_std": float(std.max()),
-        "latents/scaling_factor": float(1 / joined.std(correction=0).clamp(min=1e-6)),
+    figures = {
+        "latents/largest_mean": max(abs(mean) for mean in report["mean"]),
+        "latents/smallest_std": min(report["std"]),
+        "latents/largest_std": max(report["std"]),
+        "latents/scaling_factor": report["scaling_factor"],
     }
+    return {name: value for name, value in figures.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Pictures that the tests of evaluation share."""
+"""Pictures that tests share."""
 
 import numpy as np
 
