@@ -47,7 +47,7 @@ def run_recipe(
     check_recipe(recipe, processes.count)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        write_run(folder, recipe)
+        tell_run(folder, recipe)
 
     @functools.cache
     def dataset() -> Dataset:  # not opened where all is done
@@ -101,7 +101,7 @@ def run_stage(
     if processes.is_main:
         write_stage(own, StageRecord(stage.model_dump(mode="json"), begun_with, done))
         publish(own / "model", folder / "model")
-        write_run(folder, recipe)
+        tell_run(folder, recipe)
     processes.wait()
     return done
 
@@ -139,6 +139,11 @@ def what_it_begins_with(recipe: AutoencoderRecipe, stage: StageSettings, folder:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return {"stage": before, "weights": digest.hexdigest()}
+
+
+def tell_run(folder: Path, recipe: AutoencoderRecipe) -> None:
+    seeds = {stage.name: stage.train.seed for stage in recipe.stages}
+    write_run(folder, "train-autoencoder", recipe, seeds, {stage.name: folder / stage.name for stage in recipe.stages})
 
 
 def stage_before(recipe: AutoencoderRecipe, stage: StageSettings) -> str | None:

@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from dcvideogen.errors import UserError
-from dcvideogen.recipes.recipe import AutoencoderRecipe
 
 PACKAGES = ("dcvideogen", "torch", "diffusers", "accelerate", "numpy", "av")
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """The run.json of a stage: its settings, the model it was begun with (plain values), and whether it is done."""
+    """The run.json of a stage: its settings, what it was begun with (plain values), and whether it is done.
+
+    result: a digest of what came out, by which a later stage knows what it was begun with; None where none was taken.
+    """
 
     stage: dict[str, Any]
     begun_with: dict[str, Any]
     done: bool
+    result: str | None = None
 
 
 def read_stage(folder: Path) -> StageRecord | None:
@@ -42,16 +46,18 @@ def write_stage(folder: Path, record: StageRecord) -> None:
     write_json(folder / "run.json", asdict(record))
 
 
-def write_run(folder: Path, recipe: AutoencoderRecipe) -> None:
-    """The run's own run.json, with what each stage has reached so far."""
-    stages = {stage.name: folder / stage.name for stage in recipe.stages}
+def write_run(folder: Path, command: str, recipe: BaseModel, seeds: dict[str, int], stages: dict[str, Path]) -> None:
+    """The run's own run.json, with what each stage has reached so far.
+
+    command: that makes the run. seeds: by the name of what is seeded. stages: the stages' folders by their names.
+    """
     records = {name: read_stage(path) for name, path in stages.items()}
     write_json(
         folder / "run.json",
         {
-            "command": "train-autoencoder",
+            "command": command,
             "recipe": recipe.model_dump(mode="json"),
-            "seed": {stage.name: stage.train.seed for stage in recipe.stages},
+            "seed": seeds,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "threads": torch.get_num_threads(),
             "stages": {
