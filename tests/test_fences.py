@@ -14,18 +14,21 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lower layers first; a module may import its own package and anything of a lower layer, siblings not.
 LAYERS = {
-    "errors": -1, "version": -1, "geometry": 0, "shapes_world": 0, "video": 0, "weights": 0,
+    "errors": -1, "version": -1,
+    "conditioning": 0, "flow": 0, "geometry": 0, "shapes_world": 0, "video": 0, "weights": 0,
     "autoencoder": 1, "data": 1, "evaluation": 1,
     "training": 2,
+    "adaptation": 3, "pipelines": 3,
     "recipes": 4,
     "cli": 5,
 }  # fmt: skip
 FENCES = {
     "av": ("video",),
     "accelerate": ("training",),
-    "diffusers": ("autoencoder/model.py", "evaluation/peers.py"),
-    "peft": (),
-    "transformers": (),
+    "diffusers": ("adaptation/", "autoencoder/model.py", "evaluation/peers.py", "pipelines/", "recipes/shapes_base.py"),
+    "peft": ("adaptation/lora.py",),
+    # Text and image encoders.
+    "transformers": ("adaptation/cache", "adaptation/text.py", "pipelines/", "recipes/shapes_base.py"),
     "imageio_ffmpeg": ("evaluation/vmaf.py",),
 }
 
