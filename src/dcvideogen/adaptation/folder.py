@@ -40,15 +40,19 @@ class AdaptationInfo(Frozen):
     family: str
 
 
-def save_transformer(transformer: nn.Module, folder: Path, info: AdaptationInfo) -> None:
-    """Writes a folder in save_pretrained layout with an adaptation.json, replacing what is there at once."""
+def save_transformer(transformer: nn.Module, folder: Path, info: AdaptationInfo | None) -> None:
+    """Writes a folder in save_pretrained layout with an adaptation.json, replacing what is there at once.
+
+    info: None for a transformer in the latents that it always had, which needs no adaptation.json.
+    """
     from dcvideogen.training.autoencoder_export import replace_folder
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     transformer.save_pretrained(temporary)
-    (temporary / INFO).write_text(info.model_dump_json(indent=1) + "\n")
+    if info is not None:
+        (temporary / INFO).write_text(info.model_dump_json(indent=1) + "\n")
     replace_folder(temporary, folder)
 
 
