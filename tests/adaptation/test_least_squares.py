@@ -91,6 +91,14 @@ def test_every_ridge_minimises_its_own_penalised_loss():
         assert bias.grad.abs().max() < 1e-10
 
 
+def test_without_a_bias_the_solution_is_the_optimum_of_those_without():
+    x, y = rows()
+    wide = AffineMap(torch.randn(7, 3, dtype=torch.float64), torch.randn(7, dtype=torch.float64))
+    (solution,) = sums(x, y).solve_all([0.0], targets=wide, bias=False)
+    torch.testing.assert_close(solution.weight, torch.linalg.lstsq(x.double(), wide(y)).solution.mT)
+    assert not solution.bias.any()
+
+
 def test_a_constant_input_keeps_the_weights_of_the_prior():
     x, y = rows()
     x[:, 2] = 1.5

@@ -64,8 +64,8 @@ class NormalEquations:
                 f"rows of {inputs.shape[-1]} inputs and {outputs.shape[-1]} outputs came; "
                 f"{self.num_inputs} and {self.num_outputs} are allowed"
             )
-        inputs, outputs = inputs.reshape(-1, self.num_inputs), outputs.reshape(-1, self.num_outputs)
-        weights = inputs.new_ones(len(inputs)) if weights is None else weights.reshape(-1)
+        inputs, outputs = inputs.flatten(0, -2), outputs.flatten(0, -2)
+        weights = outputs.new_ones(len(outputs)) if weights is None else weights.flatten()
         block = max(1, BLOCK // len(self.moments))
         for x, y, w in zip(inputs.split(block), outputs.split(block), weights.split(block), strict=True):
             x, y, root = x.to(self.moments), y.to(self.moments), w.to(self.moments).sqrt()[:, None]
@@ -88,43 +88,50 @@ class NormalEquations:
     def variance(self, targets: AffineMap | None = None) -> Tensor:
         """(Q',) variance per output: the loss of the best constant."""
         targets = self._targets(targets)
-        _, covariance, _ = self._centred()
-        outputs = covariance[self.num_inputs :, self.num_inputs :]
+        mean, second = self._means()
+        outputs = (second - torch.outer(mean, mean))[self.num_inputs :, self.num_inputs :]
         return ((targets.weight @ outputs) * targets.weight).sum(1).clamp(min=0)
 
     def solve_all(
-        self, ridges: Sequence[float], *, targets: AffineMap | None = None, prior: Tensor | None = None
+        self,
+        ridges: Sequence[float],
+        *,
+        targets: AffineMap | None = None,
+        prior: Tensor | None = None,
+        bias: bool = True,
     ) -> list[AffineMap]:
         """The best affine map for each ridge, all from one eigendecomposition.
 
         Minimises mean |y - W x - b|^2 + ridge s |W - prior|^2, where s is the mean variance of an input; the bias is
         free. With ridge 0 that is the smallest of the exact solutions, as seen from the prior.
         prior: (Q', P), 0 without. Along directions in which the inputs do not vary, W is the prior's: nothing else is
-        known there.
+        known there. bias: False for b = 0; s is then the mean square of an input.
         """
-        targets = self._targets(targets)
-        mean, covariance, floor = self._centred()
-        p = self.num_inputs
-        inputs, crossed = covariance[:p, :p], covariance[:p, p:] @ targets.weight.mT
+        targets, p = self._targets(targets), self.num_inputs
+        mean, second = self._means()
+        centre = mean if bias else torch.zeros_like(mean)
+        second = second - torch.outer(centre, centre)
+        inputs, crossed = second[:p, :p], second[:p, p:] @ targets.weight.mT
+        output_mean = targets.weight @ mean[p:] + targets.bias
+        if not bias:
+            crossed = crossed + torch.outer(mean[:p], targets.bias)
         start = torch.zeros_like(crossed) if prior is None else prior.to(crossed).mT
         eigenvalues, vectors = torch.linalg.eigh(inputs)
-        known = eigenvalues > floor
+        known = eigenvalues > NO_VARIANCE * p * self.moments.diagonal()[1 : 1 + p].max() / self.count
         eigenvalues, vectors = eigenvalues[known], vectors[:, known]
         rotated = vectors.mT @ (crossed - inputs @ start)
         scale = inputs.diagonal().clamp(min=0).mean()
-        output_mean = targets.weight @ mean[p:] + targets.bias
         solutions = []
         for ridge in ridges:
             weight = (start + vectors @ (rotated / (eigenvalues + ridge * scale)[:, None])).mT.contiguous()
-            solutions.append(AffineMap(weight, output_mean - weight @ mean[:p]))
+            rest = output_mean - weight @ mean[:p]
+            solutions.append(AffineMap(weight, rest if bias else torch.zeros_like(rest)))
         return solutions
 
-    def _centred(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Means and covariance of (inputs, outputs), and below which variance an input's direction is constant."""
+    def _means(self) -> tuple[Tensor, Tensor]:
+        """Means and second moments of (inputs, outputs)."""
         moments = self.moments / self.moments[0, 0]
-        mean, second = moments[0, 1:], moments[1:, 1:]
-        largest = second.diagonal()[: self.num_inputs].max()
-        return mean, second - torch.outer(mean, mean), NO_VARIANCE * largest * self.num_inputs
+        return moments[0, 1:], moments[1:, 1:]
 
     def _targets(self, targets: AffineMap | None) -> AffineMap:
         if targets is not None:
@@ -140,9 +147,10 @@ def choose_ridge(
     *,
     targets: AffineMap | None = None,
     prior: Tensor | None = None,
+    bias: bool = True,
 ) -> tuple[float, dict[float, float]]:
     """The ridge whose solution on `fitted` has the smallest mean loss on `held_out`, and that loss for every ridge."""
-    solutions = fitted.solve_all(ridges, targets=targets, prior=prior)
+    solutions = fitted.solve_all(ridges, targets=targets, prior=prior, bias=bias)
     losses = {
         ridge: float(held_out.loss(solution, targets).mean()) for ridge, solution in zip(ridges, solutions, strict=True)
     }
