@@ -1,0 +1,45 @@
+"""How an image-to-video transformer is told its first image: the layout that adaptation and pipelines share.
+
+Wan's (arXiv 2503.20314, and diffusers' WanImageToVideoPipeline): the transformer's input channels are the noisy
+latents, then 4 mask channels, then the latents of a video whose first frames are the image and whose others are zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dcvideogen.errors import UserError
+
+MASK_CHANNELS = 4
+
+
+def condition_video(image: Tensor, num_frames: int, repeat: int) -> Tensor:
+    """Image (B, 3, H, W) in [-1, 1] -> video (B, 3, num_frames, H, W): the image `repeat` times, then zeros.
+
+    repeat: the frames that the first latent covers: 1 for a causal autoencoder with a lone first frame, the temporal
+    ratio for one whose latents all cover as many frames. Raises UserError when that is not 1 to num_frames.
+    """
+    if not 1 <= repeat <= num_frames:
+        raise UserError(f"the image {repeat} times in {num_frames} frames; 1 to {num_frames} times are allowed")
+    video = image.new_zeros(*image.shape[:2], num_frames, *image.shape[2:])
+    video[:, :, :repeat] = image[:, :, None]
+    return video
+
+
+def condition_mask(latents: Tensor) -> Tensor:
+    """(B, 4, t, h, w) for latents (B, C, t, h, w): one on latent frame 0, which is given, and zero behind it."""
+    count, _, *grid = latents.shape
+    mask = latents.new_zeros(count, MASK_CHANNELS, *grid)
+    mask[:, :, 0] = 1
+    return mask
+
+
+def join(mask: Tensor, condition_latents: Tensor) -> Tensor:
+    """The input channels behind the noisy latents, (B, 4 + C, t, h, w): the mask first."""
+    return torch.cat([mask, condition_latents], dim=1)
+
+
+def condition(condition_latents: Tensor) -> Tensor:
+    """(B, 4 + C, t, h, w) for the latents (B, C, t, h, w) of a `condition_video`: its mask, and behind it itself."""
+    return join(condition_mask(condition_latents), condition_latents)
