@@ -52,13 +52,17 @@ class Backbone:
             return (config.get("patch_size_t") or 1, size, size)
         return tuple(size)
 
+    def input_channels(self, config: Config) -> int:
+        """Channels of `model_input`."""
+        return config["in_channels"]
+
     def latent_channels(self, config: Config) -> int:
         """Channels that are generated."""
         return config.get("out_channels") or config["in_channels"]
 
     def condition_channels(self, config: Config) -> int:
         """Input channels behind the latents: 0 for text to video."""
-        return config["in_channels"] - self.latent_channels(config)
+        return self.input_channels(config) - self.latent_channels(config)
 
     def with_latents(self, config: Config, *, latent_channels: int, patch_size: Patch, condition: bool) -> dict:
         """The config of the same transformer in other latents. condition: with an image in its input channels.
@@ -107,9 +111,9 @@ class Backbone:
         config = transformer.config
         inputs = self.model_input(latents, batch.condition)
         token_grid(inputs, self.patch_size(config))
-        if inputs.shape[1] != config["in_channels"]:
+        if inputs.shape[1] != self.input_channels(config):
             raise UserError(
-                f"{inputs.shape[1]} input channels came for a transformer of {config['in_channels']}: "
+                f"{inputs.shape[1]} input channels came for a transformer of {self.input_channels(config)}: "
                 f"{self.latent_channels(config)} of latents and {self.condition_channels(config)} of a condition; "
                 "give a batch of such latents"
             )
@@ -192,6 +196,12 @@ class Backbone:
 
     def _dtype(self, transformer: nn.Module) -> torch.dtype:
         return self.embedder_module(transformer).weight.dtype
+
+
+def text_mask(batch: LatentBatch) -> Tensor:
+    """The batch's (B, L) mask with the first token always seen: families that average over the text would divide an
+    empty one by zero."""
+    return batch.prompt_mask | (torch.arange(batch.prompt_mask.shape[1], device=batch.prompt_mask.device) == 0)
 
 
 def _matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dcvideogen.adaptation.backbone import Backbone, Config
+from dcvideogen.adaptation.backbone_cogvideox import COGVIDEOX
+from dcvideogen.adaptation.backbone_cosmos import COSMOS
+from dcvideogen.adaptation.backbone_hunyuan import HUNYUAN_VIDEO
+from dcvideogen.adaptation.backbone_ltx import LTX
+from dcvideogen.adaptation.backbone_mochi import MOCHI
 from dcvideogen.adaptation.backbone_wan import WAN
 from dcvideogen.errors import UserError
 
 __all__ = ["FAMILIES", "Backbone", "backbone_named", "backbone_of"]
 
-FAMILIES: dict[str, Backbone] = {backbone.family: backbone for backbone in (WAN,)}
+FAMILIES: dict[str, Backbone] = {
+    backbone.family: backbone for backbone in (WAN, HUNYUAN_VIDEO, COGVIDEOX, LTX, MOCHI, COSMOS)
+}
 
 
 def backbone_of(transformer_config: Config) -> Backbone:

@@ -18,6 +18,7 @@ class LatentBatch:
     (see conditioning.py). image_embeds: (B, N, D), the first image as its image encoder saw it.
     names: of the clips, for messages. first: where the first of these clips stands in the step's whole batch, of which
     this may be a part: random numbers per clip do not depend on how it was cut.
+    pooled_embeds: (B, D), the prompt as one vector, for families that take it (HunyuanVideo: CLIP's).
     """
 
     latents: Tensor
@@ -27,6 +28,7 @@ class LatentBatch:
     condition: Tensor | None = None
     image_embeds: Tensor | None = None
     first: int = 0
+    pooled_embeds: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.latents)
