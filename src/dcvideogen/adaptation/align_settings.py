@@ -23,7 +23,7 @@ class AlignSettings(Frozen):
     frame and the new one's a whole group, so 1 of them do not match.
     condition_tokens: image-to-video: the tokens of the frames left out count with latents of zero on both sides, as
     pairs of what the two models are given of the condition image; nothing else tells how it is to be embedded.
-    batch_size: clips at once. max_clips: at most so many training clips, and held-out clips; None: all.
+    batch_size: clips at once. max_clips: at most so many training clips; None: all.
     sgd_batch_size: clips per step of the paper's way; `sgd`: its steps (those of the authors' code).
     """
 

@@ -24,11 +24,17 @@ class ClipSplit:
 
 
 def split_clips(
-    cache: LatentCache, *, aligned: bool | None, ridge_share: float, max_clips: int | None, seed: int
+    cache: LatentCache,
+    *,
+    aligned: bool | None,
+    ridge_share: float,
+    seed: int,
+    max_clips: int | None,
+    max_held_out_clips: int | None = None,
 ) -> ClipSplit:
     """In an order that depends on the seed and the clips' keys alone, so that no clip changes sides when others come.
 
-    aligned: True for clips that have base latents as well. Raises UserError for less than two training clips, or none
+    aligned: True for clips that have base latents as well. max_*: at most so many, None: all. Raises UserError for less than two training clips, or none
     that is held out.
     """
     kind = "aligned (with base latents) " if aligned else ""
@@ -41,7 +47,7 @@ def split_clips(
             f"the cache has {len(training)} {kind}clips to fit on and {len(held_out)} held out; at least 2 and 1 are "
             "needed: add clips to its data, or hold others out"
         )
-    training, held_out = training[:max_clips], held_out[:max_clips]
+    training, held_out = training[:max_clips], held_out[:max_held_out_clips]
     count = min(max(1, round(ridge_share * len(training))), len(training) - 1)
     return ClipSplit(training[count:], training[:count], held_out)
 
