@@ -34,6 +34,29 @@ SIZES = {
     },
 }  # fmt: skip
 TEXT_DIM = 16
+I2V = {"in_channels": 12}
+CLIP = {"image_dim": 20, "added_kv_proj_dim": 24}
+
+# Name -> family, what its transformer has different, and its batch. Every family has a row, and each way it is called.
+ROWS = {
+    "wan": ("wan", {}, {}),
+    "wan image to video with CLIP": ("wan", I2V | CLIP, {"condition_channels": 8, "image_dim": 20}),
+    "wan image to video": ("wan", I2V, {"condition_channels": 8}),
+    "hunyuan-video": ("hunyuan-video", {}, {}),
+    "hunyuan-video with pooled text": (
+        "hunyuan-video",
+        {"guidance_embeds": False, "patch_size_t": 3},
+        {"pooled_dim": 8},
+    ),
+    "cogvideox": ("cogvideox", {}, {}),
+    "cogvideox rotary": ("cogvideox", {"use_rotary_positional_embeddings": True}, {}),
+    "cogvideox 1.5": ("cogvideox", {"use_rotary_positional_embeddings": True, "patch_size_t": 3}, {}),
+    "ltx": ("ltx", {}, {}),
+    "ltx in patches": ("ltx", {"in_channels": 16, "out_channels": 16, "patch_size": 2}, {}),
+    "mochi": ("mochi", {}, {}),
+    "cosmos": ("cosmos", {}, {}),
+    "cosmos without learned positions": ("cosmos", {"extra_pos_embed_type": None, "patch_size": (3, 2, 2)}, {}),
+}
 
 
 def tiny_transformer(family, seed=0, **overrides):
@@ -52,21 +75,30 @@ def tiny_transformer(family, seed=0, **overrides):
 
 def tiny_wan_i2v(clip=True, **overrides):
     """Image to video: 4 + 4 + 4 input channels, with CLIP's tokens or without."""
-    with_clip = {"image_dim": 20, "added_kv_proj_dim": 24} if clip else {}
-    return tiny_transformer("wan", in_channels=12, **with_clip | overrides)
+    return tiny_transformer("wan", **I2V | (CLIP if clip else {}) | overrides)
 
 
-def tiny_batch(channels=4, grid=(3, 4, 4), count=2, text_tokens=8, condition_channels=0, image_dim=None, seed=1):
+def tiny_row(name):
+    """The backbone, transformer and batch of a row in ROWS."""
+    family, overrides, batch = ROWS[name]
+    return backbone_named(family), tiny_transformer(family, **overrides), tiny_batch(**batch)
+
+
+def tiny_batch(
+    channels=4, grid=(3, 4, 4), count=2, text_tokens=8, condition_channels=0, image_dim=None, pooled_dim=None, seed=1
+):
     """Latents of (frames, height, width) `grid`, with as much text, condition and image as asked for."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.arange(count) % text_tokens + 2
     mask = torch.arange(text_tokens) < lengths[:, None]
     embeds = torch.randn(count, text_tokens, TEXT_DIM, generator=generator) * mask[..., None]
-    condition = image = None
+    condition = image = pooled = None
     if condition_channels:
         condition = torch.randn(count, condition_channels, *grid, generator=generator)
     if image_dim:
         image = torch.randn(count, 5, image_dim, generator=generator)
+    if pooled_dim:
+        pooled = torch.randn(count, pooled_dim, generator=generator)
     return LatentBatch(
         latents=torch.randn(count, channels, *grid, generator=generator),
         prompt_embeds=embeds,
@@ -74,4 +106,5 @@ def tiny_batch(channels=4, grid=(3, 4, 4), count=2, text_tokens=8, condition_cha
         names=tuple(f"clip {number}" for number in range(count)),
         condition=condition,
         image_embeds=image,
+        pooled_embeds=pooled,
     )

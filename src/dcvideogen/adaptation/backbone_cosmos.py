@@ -23,8 +23,11 @@ FPS = 16  # of Predict2's videos
 
 class CosmosBackbone(Backbone):
     def with_latents(self, config: Config, *, latent_channels: int, patch_size: Patch, condition: bool) -> dict:
+        """The largest token grid, which its learned positions are made for, stays as it is."""
         new = super().with_latents(config, latent_channels=latent_channels, patch_size=patch_size, condition=condition)
-        return new | {"concat_padding_mask": False}
+        steps = zip(config["max_size"], config["patch_size"], patch_size, strict=True)
+        largest = [size // old * step for size, old, step in steps]
+        return new | {"concat_padding_mask": False, "max_size": largest}
 
     def embedder_inputs(self, model_input: Tensor, config: Config) -> Tensor:
         """Behind the latents' channels, the mask of a base that has one."""

@@ -7,6 +7,7 @@ the scale that it was distilled for.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from dcvideogen.adaptation.backbone import Backbone, Config, text_mask
@@ -30,7 +31,8 @@ class HunyuanBackbone(Backbone):
         pooled = batch.pooled_embeds
         if pooled is None:
             pooled = inputs.new_zeros(len(inputs), config["pooled_projection_dim"])
-        guidance = inputs.new_full((len(inputs),), TIMESTEPS * GUIDANCE) if config["guidance_embeds"] else None
+        # In fp32: bf16 would make 6016 of it.
+        guidance = torch.full_like(sigma, TIMESTEPS * GUIDANCE) if config["guidance_embeds"] else None
         return transformer(
             hidden_states=inputs,
             timestep=TIMESTEPS * sigma,
@@ -49,8 +51,8 @@ class HunyuanBackbone(Backbone):
 
 _ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
               "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")  # fmt: skip
-# The output of a single block mixes attention and feed-forward and is called proj_out like the head: left alone.
-_FFN = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp")
+# proj_mlp and proj_out are the feed-forward of single blocks; the head, which has the same name, is no target.
+_FFN = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out")
 
 HUNYUAN_VIDEO = HunyuanBackbone(
     family="hunyuan-video",

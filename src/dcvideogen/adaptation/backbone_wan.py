@@ -73,8 +73,9 @@ class WanBackbone(Backbone):
         from dcvideogen.adaptation.positions_wan import wan_positions
 
         device = self.embedder_module(transformer).weight.device
-        with torch.device(device):
-            transformer.rope = wan_positions(transformer.config, positions, ratio)
+        # Made on the CPU for every device, as diffusers does: a GPU's cosines differ in the last bit.
+        with torch.device("meta" if device.type == "meta" else "cpu"):
+            transformer.rope = wan_positions(transformer.config, positions, ratio).to(device)
 
 
 def _linears(attention: str, *names: str) -> tuple[str, ...]:
