@@ -15,6 +15,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from dcvideogen.adaptation.backbone import Backbone
+from dcvideogen.adaptation.lora_targets import named_linears
 from dcvideogen.adaptation.lora_weights import LoraPair, LoraWeights, add_pair, check_fits
 from dcvideogen.data.settings import Frozen
 from dcvideogen.errors import UserError
@@ -34,28 +36,25 @@ class LoraSettings(Frozen):
     alpha: float = Field(default=512, gt=0)
 
 
-def end_patterns(backbone: Any) -> tuple[str, ...]:
+def end_patterns(backbone: Backbone) -> tuple[str, ...]:
     """fnmatch patterns of the parameters at both ends: embedder, head and the head's modulation."""
     return (f"{backbone.embedder}.*", f"{backbone.head}.*", *backbone.head_modulation)
 
 
-def target_modules(transformer: nn.Module, backbone: Any, targets: str) -> list[str]:
+def target_modules(transformer: nn.Module, backbone: Backbone, targets: str) -> list[str]:
     """Full names of the linear layers of a target set; UserError with the sets that the family has."""
     if targets not in backbone.lora_targets:
         known = ", ".join(backbone.lora_targets)
         raise UserError(f"LoRA targets {targets!r} came; {backbone.family} has {known}")
-    suffixes = tuple(f".{suffix}" for suffix in backbone.lora_targets[targets])
-    names = [
-        name
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and f".{name}".endswith(suffixes)
-    ]
+    ends = (backbone.embedder, backbone.head)  # trained fully
+    endings = backbone.lora_targets[targets]
+    names = [name for name in named_linears(transformer, endings) if name not in ends]
     if not names:
-        raise UserError(f"the transformer has no linear layer of the LoRA targets {targets!r} ({', '.join(suffixes)})")
+        raise UserError(f"the transformer has no linear layer of the LoRA targets {targets!r} ({', '.join(endings)})")
     return names
 
 
-def add_lora(transformer: nn.Module, backbone: Any, settings: LoraSettings, seed: int = 0) -> tuple[str, ...]:
+def add_lora(transformer: nn.Module, backbone: Backbone, settings: LoraSettings, seed: int = 0) -> tuple[str, ...]:
     """Puts fresh LoRA layers in, in place, and returns the fnmatch patterns of all parameters that the stage trains.
 
     The output stays bit-identical: up is zero. What is trained (LoRA, embedder, head, its modulation) becomes fp32
@@ -79,7 +78,7 @@ def add_lora(transformer: nn.Module, backbone: Any, settings: LoraSettings, seed
     return train_lora(transformer, backbone)
 
 
-def train_lora(transformer: nn.Module, backbone: Any) -> tuple[str, ...]:
+def train_lora(transformer: nn.Module, backbone: Backbone) -> tuple[str, ...]:
     """Makes the LoRA layers and both ends fp32 and trainable, freezes the rest; returns `add_lora`'s patterns."""
     patterns = (*LORA_PATTERNS, *end_patterns(backbone))
     for name, parameter in transformer.named_parameters():
@@ -138,22 +137,33 @@ def merge_lora(transformer: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def merged_copy(transformer: nn.Module) -> nn.Module:
-    """The merged transformer beside the one in training, which stays as it is.
+def merged_copy(transformer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The merged transformer in `dtype`, on the CPU, beside the one in training, which stays as it is.
 
-    New memory only for the weights that have a LoRA; all others are shared.
+    What is merged is the LoRA rounded to `dtype`, as a file of that dtype holds it; the sum is rounded once. Layers
+    that diffusers keeps in fp32 for this class stay fp32. In memory: the transformer, and this copy.
     """
-    layers = lora_layers(transformer)
     shared = {id(tensor): tensor for tensor in (*transformer.parameters(), *transformer.buffers())}
     copied = copy.deepcopy(transformer, shared)  # modules are copied, tensors are these
-    for name, layer in layers.items():
-        plain = layer.get_base_layer()
-        merged = nn.Linear(plain.in_features, plain.out_features, plain.bias is not None, device="meta")
-        weight = plain.weight.detach().clone()
-        add_pair(weight, _pair(layer))
-        merged.weight, merged.bias = nn.Parameter(weight, requires_grad=False), plain.bias
-        _replace(copied, name, merged)
+    for name, layer in lora_layers(transformer).items():
+        weight = layer.get_base_layer().weight
+        _replace(copied, name, copied.get_submodule(name).get_base_layer())
+        merged = (weight.float() + _pair(layer).to(dtype).delta()).to("cpu", stored_dtype(copied, name, dtype))
+        copied.get_submodule(name).weight = nn.Parameter(merged, requires_grad=False)
+    for name, parameter in list(copied.named_parameters()):
+        cast = parameter.detach().to("cpu", stored_dtype(copied, name, dtype))
+        module, _, own = name.rpartition(".")
+        setattr(copied.get_submodule(module), own, nn.Parameter(cast, requires_grad=False))
+    for module in copied.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.cpu())
     return _forget_peft(copied)
+
+
+def stored_dtype(transformer: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Of a parameter in a file of `dtype`: fp32 where diffusers loads it so whatever is asked for."""
+    kept = getattr(transformer, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if any(part in name.split(".") for part in kept) else dtype
 
 
 def _pair(layer: Any) -> LoraPair:

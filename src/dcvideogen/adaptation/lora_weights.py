@@ -32,6 +32,10 @@ class LoraPair:
         """What the layer's weight (out, in) gains, in fp32."""
         return (self.alpha / self.rank) * (self.up.float() @ self.down.float())
 
+    def to(self, dtype: torch.dtype) -> LoraPair:
+        """The factors in another dtype; alpha is a number."""
+        return LoraPair(self.down.to(dtype), self.up.to(dtype), self.alpha)
+
     def folded(self) -> LoraPair:
         """The same LoRA with alpha equal to its rank, for readers that know of no alpha: up is multiplied by it."""
         return LoraPair(self.down, self.up.float() * (self.alpha / self.rank), float(self.rank))
@@ -89,10 +93,11 @@ def add_pair(weight: Tensor, pair: LoraPair) -> None:
 
 @dataclass(frozen=True)
 class ExtractedPair:
-    """energy: the share of the difference's squared norm that the rank keeps; None: the layer did not change."""
+    """change: squared norm of the difference; kept: of the part of it that the pair holds."""
 
-    pair: LoraPair | None
-    energy: float | None
+    pair: LoraPair
+    change: float
+    kept: float
 
 
 @torch.no_grad()
@@ -100,20 +105,18 @@ def extract_pair(base: Tensor, tuned: Tensor, rank: int, device: torch.device | 
     """The LoRA of at most `rank` that is nearest to tuned - base, both (out, in): the difference's truncated SVD.
 
     By the eigenvectors of the smaller Gram matrix in fp64, a fraction of an SVD's time at the sizes of a 14B model;
-    the pair comes in fp32, with alpha equal to its rank. The factor of the shorter side is orthonormal.
+    the pair comes in fp32 on the CPU, with alpha equal to its rank. The factor of the shorter side is orthonormal.
     """
     difference = tuned.to(device, torch.float64) - base.to(device, torch.float64)
-    total = difference.square().sum()
-    if not total > 0:
-        return ExtractedPair(None, None)
     tall = difference.shape[0] > difference.shape[1]
     matrix = difference.T if tall else difference
     rank = min(rank, matrix.shape[0])
     directions = torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -rank:].flip(1)  # largest first
     rows = directions.T @ matrix
     down, up = (directions.T, rows.T) if tall else (rows, directions)
-    pair = LoraPair(down.float().contiguous().cpu(), up.float().contiguous().cpu(), float(rank))
-    return ExtractedPair(pair, min(1.0, (rows.square().sum() / total).item()))
+    pair = LoraPair(down.float().cpu().contiguous(), up.float().cpu().contiguous(), float(rank))
+    change = difference.square().sum().item()
+    return ExtractedPair(pair, change, min(change, rows.square().sum().item()))
 
 
 def listed(names: list[str]) -> str:
