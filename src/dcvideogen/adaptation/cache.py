@@ -23,8 +23,8 @@ from dcvideogen.conditioning import condition
 from dcvideogen.errors import UserError
 
 __all__ = [
-    "BucketSettings", "CacheData", "CacheInfo", "CacheReport", "CacheSettings", "Clip", "LatentCache", "PairBatch", "Skipped",
-    "build_cache", "open_cache",
+    "BucketSettings", "CacheData", "CacheInfo", "CacheReport", "CacheSettings", "Clip", "LatentCache",
+    "PairBatch", "Skipped", "build_cache", "open_cache",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dcvideogen.adaptation.cache_estimate import check_space
 from dcvideogen.adaptation.cache_plan import CURRENT, Plan, Progress, make_plan, no_clip, read_plan, write_atomically
 from dcvideogen.adaptation.cache_records import FORMAT, Skipped
 from dcvideogen.adaptation.cache_settings import CacheSettings
@@ -65,7 +66,8 @@ def build_cache(
     missing = [
         index for index, shard in enumerate(plan.shards) if not is_whole(place / shard.file_name(index), plan.key)
     ]
-    if workers > 1 and world == 1:
+    check_space(settings, plan, place)
+    if workers > 1 and world == 1 and missing:
         from dcvideogen.adaptation.cache_workers import write_shards
 
         write_shards(settings, place, plan, missing, workers, encoding)

@@ -98,10 +98,14 @@ class ImageEncoder:
     image-to-video: the hidden states before the last layer)."""
 
     def __init__(self, base: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import CLIPImageProcessor, CLIPVisionModel
+        import transformers
+        from transformers import CLIPVisionModel
 
+        transformers.utils.logging.disable_progress_bar()
+        # The one on PIL, where there are two: without torchvision it is what is run, after a warning.
+        processor = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
         try:
-            self.processor = CLIPImageProcessor.from_pretrained(base / "image_processor", local_files_only=True)
+            self.processor = processor.from_pretrained(base / "image_processor", local_files_only=True)
             model = CLIPVisionModel.from_pretrained(
                 base / "image_encoder", dtype=dtype, local_files_only=True, use_safetensors=True
             )

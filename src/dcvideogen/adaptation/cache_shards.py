@@ -106,7 +106,7 @@ def _clips(
     rows: list[dict[str, Tensor]] = []
     written: list[str] = []
     skipped: dict[str, tuple[str, str]] = {}
-    for clips, videos, broken in _read_ahead(settings, planned):
+    for clips, videos, broken in read_clips(settings, planned):
         skipped |= broken
         if clips:
             aligned = torch.tensor([item.clip.aligned for item in clips])
@@ -142,9 +142,11 @@ def _stored(settings: CacheSettings, tensor: Tensor) -> Tensor:
 Read = tuple[list[PlannedClip], Tensor | None, dict[str, tuple[str, str]]]
 
 
-def _read_ahead(settings: CacheSettings, planned: Sequence[PlannedClip]) -> Iterator[Read]:
-    """(clips, their videos (B, 3, T, H, W), key -> why of those that broke), batch after batch, the next one decoded
-    while one is encoded."""
+def read_clips(settings: CacheSettings, planned: Sequence[PlannedClip]) -> Iterator[Read]:
+    """Clips of one bucket from their files, batch after batch, the next one decoded while one is encoded.
+
+    Yields the clips, their videos (B, 3, T, H, W) or None, and key -> (reason, detail) of those that broke.
+    """
     if not planned:
         return
     frames, height, width = planned[0].clip.bucket

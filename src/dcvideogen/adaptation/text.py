@@ -101,6 +101,7 @@ def load_text_encoder(base: Path, *, max_sequence_length: int, device: torch.dev
     """
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # a bar for the weights, in the middle of ours for the clips
     check_text_folders(base)
     named = read_config(base / "text_encoder").get("architectures") or [None]
     model_class = _class(transformers, named[0], base / "text_encoder" / "config.json")

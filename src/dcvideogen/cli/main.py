@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from dcvideogen.cli.cache import cache
 from dcvideogen.cli.console import err, show_notes
 from dcvideogen.cli.convert import convert
 from dcvideogen.cli.data import data
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
 )
-for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder):
+for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder, cache):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
