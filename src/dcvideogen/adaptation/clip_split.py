@@ -34,8 +34,8 @@ def split_clips(
 ) -> ClipSplit:
     """In an order that depends on the seed and the clips' keys alone, so that no clip changes sides when others come.
 
-    aligned: True for clips that have base latents as well. max_*: at most so many, None: all. Raises UserError for less than two training clips, or none
-    that is held out.
+    aligned: True for clips that have base latents as well. max_clips, max_held_out_clips: at most so many; None: all.
+    Raises UserError for less than two training clips, or none that is held out.
     """
     kind = "aligned (with base latents) " if aligned else ""
     training, held_out = (
