@@ -28,8 +28,7 @@ def convert(
     if not checkpoint.is_file():
         kind = "a folder" if checkpoint.is_dir() else "no such file"
         raise UserError(f"{checkpoint}: {kind}; give an official checkpoint (.pt)")
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise UserError(f"-o {output} exists and is not an empty folder; choose a new one or remove it")
+    options.check_new_folder(output)
 
     from safetensors import SafetensorError
 

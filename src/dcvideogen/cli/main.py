@@ -20,7 +20,9 @@ from dcvideogen.cli.demo import demo
 from dcvideogen.cli.doctor import doctor
 from dcvideogen.cli.encode import encode
 from dcvideogen.cli.evaluate import evaluate
+from dcvideogen.cli.extract_lora import extract_lora
 from dcvideogen.cli.info import info
+from dcvideogen.cli.merge import merge
 from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
 from dcvideogen.cli.train_autoencoder import train_autoencoder
@@ -34,7 +36,20 @@ app = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
 )
-for command in (demo, reconstruct, encode, decode, info, models, doctor, convert, train_autoencoder, cache):
+for command in (
+    demo,
+    reconstruct,
+    encode,
+    decode,
+    info,
+    models,
+    doctor,
+    convert,
+    train_autoencoder,
+    cache,
+    merge,
+    extract_lora,
+):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")

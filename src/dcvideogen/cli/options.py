@@ -79,6 +79,11 @@ def check_inputs_exist(paths: list[Path]) -> None:
             raise UserError(f"{path}: no such file; give a video file, an image, or a folder of images")
 
 
+def check_new_folder(output: Path) -> None:
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise UserError(f"-o {output} exists and is not an empty folder; choose a new one or remove it")
+
+
 def choose_device(device: str) -> "torch.device":
     """The device to use; UserError when it is a GPU that is not there."""
     import torch
