@@ -1,7 +1,8 @@
-"""Renders clips of the shapes world: one antialiased shape, its variation drawn from a seed."""
+"""Clips of the shapes world: one antialiased shape, its variation drawn from a seed, and which clips a dataset has."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -17,6 +18,7 @@ from dcvideogen.shapes_world import (
     SIZES,
     TRAVEL,
     Combination,
+    Split,
     combinations,
 )
 
@@ -32,6 +34,33 @@ TEXTURE_LEVELS = 3.0  # of 255, at most
 TEXTURE_CELLS = 8
 MARGIN = 0.01  # of the side, kept free between the shape and the frame
 MIN_SIZE = 16
+
+ORDER_SEED = 0  # of the order in which datasets go through the combinations
+CLIPS_PER_SEED = 10**9  # no two datasets of different seeds share a clip
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """A clip of a dataset: what `render` is given."""
+
+    combination: Combination
+    seed: int
+
+
+def plan_clips(split: Split, num_clips: int, seed: int) -> list[PlannedClip]:
+    """The clips of a dataset, in order; more of them begin with the same ones.
+
+    Every combination of the split comes once before any comes twice, in an order that is the same for all seeds.
+    Raises UserError for an unknown split, a seed below 0 or no clip.
+    """
+    if seed < 0 or not 1 <= num_clips <= CLIPS_PER_SEED:
+        raise UserError(
+            f"{num_clips} clips of seed {seed} came; 1 to {CLIPS_PER_SEED} clips, a seed from 0 are allowed"
+        )
+    random = Random(ORDER_SEED)
+    # Sorted by numbers, because `shuffle` is not promised to stay the same.
+    order = sorted(combinations(split), key=lambda _: random.random())
+    return [PlannedClip(order[i % len(order)], seed * CLIPS_PER_SEED + i) for i in range(num_clips)]
 
 
 def render(combination: Combination, seed: int, *, num_frames: int = 32, size: int = 128) -> torch.Tensor:
