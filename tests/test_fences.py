@@ -25,10 +25,10 @@ LAYERS = {
 FENCES = {
     "av": ("video",),
     "accelerate": ("training",),
-    "diffusers": ("adaptation/", "autoencoder/model.py", "evaluation/peers.py", "pipelines/", "recipes/shapes_base.py"),
+    "diffusers": ("adaptation/", "autoencoder/model.py", "evaluation/peers.py", "pipelines/", "recipes/shapes_base"),
     "peft": ("adaptation/lora.py",),
     # Text and image encoders.
-    "transformers": ("adaptation/cache", "adaptation/text.py", "pipelines/", "recipes/shapes_base.py"),
+    "transformers": ("adaptation/cache", "adaptation/text.py", "pipelines/", "recipes/shapes_base"),
     "imageio_ffmpeg": ("evaluation/vmaf.py",),
 }
 

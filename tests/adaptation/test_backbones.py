@@ -212,7 +212,9 @@ def test_a_class_names_its_family(family):
 
 
 def test_unknown_families_are_named_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'sora' came; known: wan, hunyuan-video, cogvideox, ltx, mochi, cosmos"):
+    with pytest.raises(
+        UserError, match=r"'sora' came; known: wan, skyreels-v2, hunyuan-video, cogvideox, ltx, mochi, cosmos"
+    ):
         backbone_named("sora")
     with pytest.raises(UserError, match=r"class UNet came; known: WanTransformer3DModel \(wan\), "):
         backbone_of({"_class_name": "UNet"})
@@ -239,7 +241,7 @@ def test_latents_of_other_channels_are_refused(family):
         backbone.velocity(transformer, batch.latents, SIGMA, batch)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "wan"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("wan", "skyreels-v2")])
 def test_image_to_video_is_refused_where_it_is_not_known(family):
     backbone, base, _ = tiny_row(family)
     with pytest.raises(UserError, match=f"image to video came for {family}"):

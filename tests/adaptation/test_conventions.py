@@ -34,6 +34,23 @@ def test_wan():
     assert torch.equal(velocity, expected)
 
 
+def test_skyreels_is_asked_as_wan_is():
+    transformer, batch, velocity = ours("skyreels-v2")
+    expected = direct(
+        transformer, hidden_states=batch.latents, timestep=1000 * SIGMA, encoder_hidden_states=batch.prompt_embeds
+    )
+    assert torch.equal(velocity, expected)
+    with pytest.raises(UserError, match="12 input channels came for a transformer of 4"):
+        ours("skyreels-v2", tiny_batch(condition_channels=8))
+
+
+@pytest.mark.parametrize("forcing", [{"inject_sample_info": True}, {"num_frame_per_block": 3}])
+def test_diffusion_forcing_is_refused(forcing):
+    base = tiny_transformer("skyreels-v2", **forcing)
+    with pytest.raises(UserError, match="a diffusion-forcing SkyReels-V2 came"):
+        move_transformer(base, backbone_named("skyreels-v2"), latent_channels=6, patch_size=(1, 1, 1), seed=0)
+
+
 def test_hunyuan_video_with_its_guidance_and_pooled_text():
     def arguments(batch):
         return {

@@ -13,7 +13,7 @@ from dcvideogen.errors import UserError
 
 WAN = backbone_named("wan")
 SIGMA = torch.tensor([0.25, 0.75])
-MOVABLE = ("wan", "hunyuan-video", "ltx")
+MOVABLE = ("wan", "skyreels-v2", "hunyuan-video", "ltx")
 
 
 def moved_wan(ratio=None):

@@ -5,11 +5,13 @@ import torch
 from dcvideogen.adaptation.backbones import backbone_named
 from dcvideogen.adaptation.batch import LatentBatch
 
+WAN_SIZES = {
+    "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
+    "text_dim": 16, "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+}  # fmt: skip
 SIZES = {
-    "wan": {
-        "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4,
-        "out_channels": 4, "text_dim": 16, "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
-    },
+    "wan": WAN_SIZES,
+    "skyreels-v2": WAN_SIZES,
     "hunyuan-video": {
         "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 1,
         "num_single_layers": 1, "num_refiner_layers": 1, "text_embed_dim": 16, "pooled_projection_dim": 8,
@@ -42,6 +44,7 @@ ROWS = {
     "wan": ("wan", {}, {}),
     "wan image to video with CLIP": ("wan", I2V | CLIP, {"condition_channels": 8, "image_dim": 20}),
     "wan image to video": ("wan", I2V, {"condition_channels": 8}),
+    "skyreels-v2": ("skyreels-v2", {}, {}),
     "hunyuan-video": ("hunyuan-video", {}, {}),
     "hunyuan-video with pooled text": (
         "hunyuan-video",

@@ -8,13 +8,14 @@ from dcvideogen.adaptation.backbone_cosmos import COSMOS
 from dcvideogen.adaptation.backbone_hunyuan import HUNYUAN_VIDEO
 from dcvideogen.adaptation.backbone_ltx import LTX
 from dcvideogen.adaptation.backbone_mochi import MOCHI
+from dcvideogen.adaptation.backbone_skyreels import SKYREELS_V2
 from dcvideogen.adaptation.backbone_wan import WAN
 from dcvideogen.errors import UserError
 
 __all__ = ["FAMILIES", "Backbone", "backbone_named", "backbone_of"]
 
 FAMILIES: dict[str, Backbone] = {
-    backbone.family: backbone for backbone in (WAN, HUNYUAN_VIDEO, COGVIDEOX, LTX, MOCHI, COSMOS)
+    backbone.family: backbone for backbone in (WAN, SKYREELS_V2, HUNYUAN_VIDEO, COGVIDEOX, LTX, MOCHI, COSMOS)
 }
 
 
