@@ -5,7 +5,7 @@ import torch
 from tiny_models import ROWS, SIZES, tiny_batch, tiny_row
 
 from dcvideogen.adaptation.backbones import FAMILIES, backbone_named, backbone_of
-from dcvideogen.adaptation.folder import AdaptationInfo, fingerprint, load_transformer, save_transformer
+from dcvideogen.adaptation.folder import AdaptationInfo, fingerprint, load_base, load_transformer, save_transformer
 from dcvideogen.adaptation.lora import LoraSettings, add_lora
 from dcvideogen.adaptation.surgery import is_end, move_transformer
 from dcvideogen.errors import UserError
@@ -127,6 +127,20 @@ def test_new_ends_come_from_the_seed_alone(name):
         assert weight_of(first)[0].std() > 0
 
 
+def test_surgery_keeps_every_dtype(tmp_path):
+    """A base in bf16 has parts in fp32."""
+    tiny_row("wan")[1].save_pretrained(tmp_path / "transformer")
+    base, backbone = load_base(tmp_path, dtype=torch.bfloat16)
+    new = move_transformer(base, backbone, latent_channels=6, patch_size=(1, 1, 1), seed=0)
+    dtypes = {name: tensor.dtype for name, tensor in base.state_dict().items()}
+    assert set(dtypes.values()) == {torch.bfloat16, torch.float32}
+    assert {name: tensor.dtype for name, tensor in new.state_dict().items()} == dtypes
+    assert new.rope.freqs_cos.dtype == torch.float32
+    assert not new.training
+    base.train()
+    assert move_transformer(base, backbone, latent_channels=6, patch_size=(1, 1, 1), seed=0).training
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_surgery_works_on_meta(name):
     backbone, base, new, _ = moved(name)
@@ -203,6 +217,27 @@ def test_gradient_checkpointing_changes_nothing(family):
         saved.square().mean().backward()
     assert torch.equal(saved.detach(), plain)
     assert backbone.embedder_module(transformer).weight.grad.any()
+
+
+@pytest.fixture
+def one_process():
+    """A process group of one."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transformer_may_be_wrapped_for_several_processes(family, one_process):
+    backbone, transformer, batch = tiny_row(family)
+    expected = backbone.velocity(transformer, batch.latents, SIGMA, batch).detach()
+    features = backbone.features(transformer, batch.latents, SIGMA, batch).detach()
+    wrapped = torch.nn.parallel.DistributedDataParallel(transformer)
+    velocity = backbone.velocity(wrapped, batch.latents, SIGMA, batch)
+    assert torch.equal(velocity.detach(), expected)
+    assert torch.equal(backbone.features(wrapped, batch.latents, SIGMA, batch).detach(), features)
+    inputs = backbone.model_input(batch.latents, None)
+    assert torch.equal(backbone.embed(wrapped, inputs), backbone.embed(transformer, inputs))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -105,10 +105,11 @@ class Backbone:
         """noise - latents as the transformer sees it, (B, C, t, h, w) in fp32.
 
         latents: the noisy ones, (B, C, t, h, w). sigma: (B,), 1 = noise. batch: gives text and conditions; its own
-        latents are not looked at. Weights may be fp32 under autocast, or of any one dtype.
+        latents are not looked at. Weights may be fp32 under autocast, or of any one dtype; the transformer may be in
+        DistributedDataParallel.
         UserError: sizes that the patch does not divide; a condition that is missing.
         """
-        config = transformer.config
+        config = plain(transformer).config
         inputs = self.model_input(latents, batch.condition)
         token_grid(inputs, self.patch_size(config))
         if inputs.shape[1] != self.input_channels(config):
@@ -145,7 +146,7 @@ class Backbone:
         module = self.embedder_module(transformer)
         model_input = model_input.to(module.weight.dtype)
         kinds = {5: self._embed_volumes, 4: self._embed_frames, 2: self._embed_tokens}
-        return kinds[module.weight.ndim](module, model_input, transformer.config)
+        return kinds[module.weight.ndim](module, model_input, plain(transformer).config)
 
     def _embed_volumes(self, module: nn.Module, model_input: Tensor, config: Config) -> Tensor:
         token_grid(model_input, self.patch_size(config))
@@ -184,10 +185,10 @@ class Backbone:
         _write(self.head_module(transformer), weight, bias, f"the head of {self.family}")
 
     def embedder_module(self, transformer: nn.Module) -> nn.Module:
-        return transformer.get_submodule(self.embedder)
+        return plain(transformer).get_submodule(self.embedder)
 
     def head_module(self, transformer: nn.Module) -> nn.Module:
-        return transformer.get_submodule(self.head)
+        return plain(transformer).get_submodule(self.head)
 
     def place_positions(self, transformer: nn.Module, positions: Positions, ratio: tuple[float, float, float]) -> None:
         """Makes the transformer count its tokens' positions so; see positions.py, which users call."""
@@ -196,6 +197,11 @@ class Backbone:
 
     def _dtype(self, transformer: nn.Module) -> torch.dtype:
         return self.embedder_module(transformer).weight.dtype
+
+
+def plain(transformer: nn.Module) -> nn.Module:
+    """The transformer in DistributedDataParallel, which is called from outside and looked at inside."""
+    return transformer.module if isinstance(transformer, nn.parallel.DistributedDataParallel) else transformer
 
 
 def text_mask(batch: LatentBatch) -> Tensor:

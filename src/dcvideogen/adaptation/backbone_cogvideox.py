@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcvideogen.adaptation.backbone import Backbone, Config
+from dcvideogen.adaptation.backbone import Backbone, Config, plain
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch, token_grid
 from dcvideogen.adaptation.positions import Positions, Ratio
@@ -26,7 +26,7 @@ class CogVideoXBackbone(Backbone):
         return new | {name: tokens * new["patch_size"] for name, tokens in grid.items()}
 
     def run(self, transformer: nn.Module, inputs: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
-        config = transformer.config
+        config = plain(transformer).config
         prompt = batch.prompt_embeds.to(inputs.dtype)
         rotary = None
         if config["use_rotary_positional_embeddings"]:

@@ -13,7 +13,7 @@ import importlib.util
 import torch
 from torch import Tensor, nn
 
-from dcvideogen.adaptation.backbone import Backbone, Config
+from dcvideogen.adaptation.backbone import Backbone, Config, plain
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch
 from dcvideogen.errors import UserError
@@ -37,7 +37,7 @@ class CosmosBackbone(Backbone):
 
     def run(self, transformer: nn.Module, inputs: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
         padding = None
-        if transformer.config["concat_padding_mask"]:
+        if plain(transformer).config["concat_padding_mask"]:
             if importlib.util.find_spec("torchvision") is None:
                 raise UserError(
                     "a Cosmos base with a padding mask came; diffusers runs it with torchvision only, install it"

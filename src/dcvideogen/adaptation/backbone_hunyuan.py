@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dcvideogen.adaptation.backbone import Backbone, Config, text_mask
+from dcvideogen.adaptation.backbone import Backbone, Config, plain, text_mask
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch
 from dcvideogen.adaptation.positions import Positions, Ratio
@@ -27,7 +27,7 @@ class HunyuanBackbone(Backbone):
         return super().with_latents(config, latent_channels=latent_channels, patch_size=patch_size, condition=condition)
 
     def run(self, transformer: nn.Module, inputs: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
-        config = transformer.config
+        config = plain(transformer).config
         pooled = batch.pooled_embeds
         if pooled is None:
             pooled = inputs.new_zeros(len(inputs), config["pooled_projection_dim"])

@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from dcvideogen.adaptation.backbone import Backbone, Config, text_mask
+from dcvideogen.adaptation.backbone import Backbone, Config, plain, text_mask
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch, token_grid, unpatchify
 from dcvideogen.adaptation.positions import Positions, Ratio
@@ -34,11 +34,11 @@ class LTXBackbone(Backbone):
         return new | {"in_channels": numbers, "out_channels": numbers}
 
     def run(self, transformer: nn.Module, inputs: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
-        patch = self.patch_size(transformer.config)
+        patch = self.patch_size(plain(transformer).config)
         grid = token_grid(inputs, patch)
-        ratio = getattr(transformer.rope, "position_ratio", None)
+        ratio = getattr(plain(transformer).rope, "position_ratio", None)
         tokens = transformer(
-            hidden_states=self.embedder_inputs(inputs, transformer.config).flatten(1, 3),
+            hidden_states=self.embedder_inputs(inputs, plain(transformer).config).flatten(1, 3),
             encoder_hidden_states=batch.prompt_embeds.to(inputs.dtype),
             timestep=TIMESTEPS * sigma,
             encoder_attention_mask=text_mask(batch),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcvideogen.adaptation.backbone import Backbone, Config
+from dcvideogen.adaptation.backbone import Backbone, Config, plain
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch, token_grid
 from dcvideogen.errors import UserError
@@ -34,12 +34,12 @@ class WanBackbone(Backbone):
         """As `Backbone.velocity`. A transformer without condition channels that gets a condition does image to video
         in the 5B's way: latents under the mask are the condition's, clean, and their tokens have timestep 0; what it
         says there means nothing."""
-        if batch.condition is None or self.condition_channels(transformer.config):
+        if batch.condition is None or self.condition_channels(plain(transformer).config):
             return super().velocity(transformer, latents, sigma, batch)
         given = batch.condition[:, :1].to(latents.dtype)
         clean = batch.condition[:, -latents.shape[1] :].to(latents.dtype)
         inputs = (1 - given) * latents + given * clean
-        patch = self.patch_size(transformer.config)
+        patch = self.patch_size(plain(transformer).config)
         token_grid(inputs, patch)
         noisy = (1 - given)[:, 0, :: patch[0], :: patch[1], :: patch[2]].flatten(1).float()
         timestep = TIMESTEPS * sigma.float()[:, None] * noisy
@@ -50,7 +50,7 @@ class WanBackbone(Backbone):
 
     def _call(self, transformer: nn.Module, inputs: Tensor, timestep: Tensor, batch: LatentBatch) -> Tensor:
         prompt, image = batch.prompt_embeds.to(inputs.dtype), None
-        if transformer.config["image_dim"] is not None:
+        if plain(transformer).config["image_dim"] is not None:
             if batch.image_embeds is None:
                 raise UserError(
                     "a batch without image embeddings came for a Wan model with CLIP; cache the data for image to video"

@@ -1,4 +1,8 @@
-"""The families of video transformers that can be adapted. A new one is an entry here and a row in the tests."""
+"""The families of video transformers that can be adapted.
+
+A new one is a file beside backbone_mochi.py with its entry, its name in FAMILIES, and in the tests its sizes and a row
+(tests/adaptation/tiny_models.py): every test of backbones, solvers and export then runs it.
+"""
 
 from __future__ import annotations
 
