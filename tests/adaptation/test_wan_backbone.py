@@ -110,6 +110,8 @@ def test_the_5b_is_given_its_first_latent_clean_with_timestep_zero():
     outputs = WAN.head_velocity(transformer.proj_out(features), (3, 2, 2), transformer.config)
     assert torch.equal(outputs, expected)
     batch = dataclasses.replace(batch, condition=torch.cat([torch.zeros(2, 4, 3, 4, 4), image], dim=1))
+    with pytest.raises(UserError, match="a condition of 6 channels came for latents of 4; 4 of a mask and as many"):
+        velocity(transformer, dataclasses.replace(batch, condition=image.repeat(1, 2, 1, 1, 1)[:, :6]))
     plain = dataclasses.replace(batch, condition=None)
     assert torch.allclose(velocity(transformer, batch), velocity(transformer, plain), atol=1e-6)
 

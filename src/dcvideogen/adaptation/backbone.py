@@ -111,6 +111,12 @@ class Backbone:
         """
         config = plain(transformer).config
         inputs = self.model_input(latents, batch.condition)
+        self.check_inputs(inputs, config)
+        output = self.run(transformer, inputs.to(self._dtype(transformer)), sigma.float(), batch)
+        return self.output_sign * output.float()
+
+    def check_inputs(self, inputs: Tensor, config: Config) -> None:
+        """UserError unless a transformer of this config takes inputs (B, C_in, t, h, w)."""
         token_grid(inputs, self.patch_size(config))
         if inputs.shape[1] != self.input_channels(config):
             raise UserError(
@@ -118,8 +124,6 @@ class Backbone:
                 f"{self.latent_channels(config)} of latents and {self.condition_channels(config)} of a condition; "
                 "give a batch of such latents"
             )
-        output = self.run(transformer, inputs.to(self._dtype(transformer)), sigma.float(), batch)
-        return self.output_sign * output.float()
 
     def run(self, transformer: nn.Module, inputs: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
         """Calls the transformer by its own conventions: inputs (B, C_in, t, h, w) -> its output (B, C, t, h, w)."""

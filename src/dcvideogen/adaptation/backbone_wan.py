@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dcvideogen.adaptation.backbone import Backbone, Config, plain
 from dcvideogen.adaptation.batch import LatentBatch
-from dcvideogen.adaptation.patches import Patch, token_grid
+from dcvideogen.adaptation.patches import Patch
 from dcvideogen.errors import UserError
 from dcvideogen.flow import TIMESTEPS
 
@@ -24,8 +24,10 @@ TEXT_TOKENS = 512
 class WanBackbone(Backbone):
     def with_latents(self, config: Config, *, latent_channels: int, patch_size: Patch, condition: bool) -> dict:
         """Image to video keeps the base's layout: latents, mask, latents of the condition."""
-        plain = {**config, "in_channels": config["out_channels"]}
-        new = super().with_latents(plain, latent_channels=latent_channels, patch_size=patch_size, condition=False)
+        text_to_video = {**config, "in_channels": self.latent_channels(config)}
+        new = super().with_latents(
+            text_to_video, latent_channels=latent_channels, patch_size=patch_size, condition=False
+        )
         mask = self.condition_channels(config) - self.latent_channels(config)
         mask = mask if self.condition_channels(config) else MASK_CHANNELS
         return new | {"in_channels": latent_channels + (mask + latent_channels if condition else 0)}
@@ -34,13 +36,19 @@ class WanBackbone(Backbone):
         """As `Backbone.velocity`. A transformer without condition channels that gets a condition does image to video
         in the 5B's way: latents under the mask are the condition's, clean, and their tokens have timestep 0; what it
         says there means nothing."""
-        if batch.condition is None or self.condition_channels(plain(transformer).config):
+        config = plain(transformer).config
+        if batch.condition is None or self.condition_channels(config):
             return super().velocity(transformer, latents, sigma, batch)
+        self.check_inputs(latents, config)
+        if batch.condition.shape[1] != MASK_CHANNELS + latents.shape[1]:
+            raise UserError(
+                f"a condition of {batch.condition.shape[1]} channels came for latents of {latents.shape[1]}; "
+                f"{MASK_CHANNELS} of a mask and as many as the latents have are allowed"
+            )
         given = batch.condition[:, :1].to(latents.dtype)
-        clean = batch.condition[:, -latents.shape[1] :].to(latents.dtype)
+        clean = batch.condition[:, MASK_CHANNELS:].to(latents.dtype)
         inputs = (1 - given) * latents + given * clean
-        patch = self.patch_size(plain(transformer).config)
-        token_grid(inputs, patch)
+        patch = self.patch_size(config)
         noisy = (1 - given)[:, 0, :: patch[0], :: patch[1], :: patch[2]].flatten(1).float()
         timestep = TIMESTEPS * sigma.float()[:, None] * noisy
         return self._call(transformer, inputs.to(self._dtype(transformer)), timestep, batch).float()

@@ -1,7 +1,7 @@
 """The families of video transformers that can be adapted.
 
 A new one is a file beside backbone_mochi.py with its entry, its name in FAMILIES, and in the tests its sizes and a row
-(tests/adaptation/tiny_models.py): every test of backbones, solvers and export then runs it.
+(tests/adaptation/tiny_models.py): every test of backbones and solvers then runs it.
 """
 
 from __future__ import annotations
