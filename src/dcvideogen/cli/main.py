@@ -25,6 +25,7 @@ from dcvideogen.cli.info import info
 from dcvideogen.cli.merge import merge
 from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
+from dcvideogen.cli.shapes import shapes
 from dcvideogen.cli.train_autoencoder import train_autoencoder
 from dcvideogen.version import __version__
 
@@ -53,6 +54,7 @@ for command in (
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(shapes, name="shapes")
 
 
 def _print_version(wanted: bool) -> None:
