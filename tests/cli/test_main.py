@@ -21,7 +21,10 @@ COMMANDS = (
     "convert",
     "data",
     "train-autoencoder",
+    "cache",
     "evaluate",
+    "merge",
+    "extract-lora",
 )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dcvideogen.adaptation.backbone import Backbone
-from dcvideogen.adaptation.lora import LoraSettings, target_modules
+from dcvideogen.adaptation.lora import LoraSettings, end_patterns, target_modules
 from dcvideogen.adaptation.lora_weights import LoraPair, extract_pair, listed
-from dcvideogen.adaptation.surgery import is_end
 from dcvideogen.errors import UserError
 
 
@@ -40,12 +40,11 @@ class Extraction:
 
 
 def changed_names(base: nn.Module, tuned: nn.Module, backbone: Backbone) -> list[str]:
-    """Parameters besides embedder and head that differ; a mere rounding to the other's dtype is no difference.
+    """Parameters besides both ends that differ; a mere rounding to the other's dtype is no difference.
 
     UserError: transformers of other layers.
     """
-    ours = {name: tensor for name, tensor in base.state_dict().items() if not is_end(name, backbone)}
-    theirs = {name: tensor for name, tensor in tuned.state_dict().items() if not is_end(name, backbone)}
+    ours, theirs = _inner(base, backbone), _inner(tuned, backbone)
     other = sorted(name for name in ours.keys() ^ theirs.keys())
     other += [name for name in ours if name in theirs and ours[name].shape != theirs[name].shape]
     if other:
@@ -65,8 +64,9 @@ def extract_lora(
 ) -> Extraction:
     """The LoRA of at most `rank` on the `targets` that comes nearest to what `tuned` has and `base` has not.
 
-    Embedder and head may be of other shapes and are not compared. One layer at a time, in fp64 on `device`: besides
-    the two transformers one layer's difference is in memory. `done(count, total)` is told after each layer.
+    Both ends (embedder, head, its modulation) may be of other shapes and are not compared. One layer at a time, in
+    fp64 on `device`: besides the two transformers one layer's difference is in memory. `done(count, total)` is told
+    after each layer.
     UserError: nothing changed in the targets; transformers of other layers.
     """
     changed = set(changed_names(base, tuned, backbone))
@@ -90,6 +90,13 @@ def extract_lora(
 def extracted_settings(targets: str, rank: int) -> LoraSettings:
     """What an extracted LoRA is as a training setting: its factor is 1."""
     return LoraSettings(targets=targets, rank=rank, alpha=rank)
+
+
+def _inner(transformer: nn.Module, backbone: Backbone) -> dict[str, Tensor]:
+    """All but embedder, head and its modulation, which are kept whole in any case."""
+    patterns = end_patterns(backbone)
+    weights = transformer.state_dict().items()
+    return {name: tensor for name, tensor in weights if not any(fnmatchcase(name, p) for p in patterns)}
 
 
 def _same(base: Tensor, tuned: Tensor) -> bool:
