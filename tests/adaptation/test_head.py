@@ -186,6 +186,11 @@ def test_the_steps_move_embedder_head_and_modulation_alone(cache, tmp_path):
     assert report.trained.loss == pytest.approx(flow_loss(new, cache, sgd(), held_out, 4).item(), rel=1e-5)
 
 
+def test_a_sharded_transformer_is_refused():
+    with pytest.raises(ValueError, match='sgd.distributed "fsdp2" came for the head; "ddp" is allowed'):
+        sgd(distributed="fsdp2")
+
+
 def test_a_call_after_a_kill_goes_on_and_ends_the_same(cache, tmp_path):
     whole, resumed = moved(), moved()
     report = fit_head(whole, WAN, cache, sgd(), tmp_path / "whole")

@@ -114,6 +114,7 @@ def align(
             "reached_seconds": result.reached_seconds,
         }
     backbone.set_embedder(new, solution.weight, solution.bias if bias else None)
+    solution = AffineMap.of(*backbone.embedder_weight(new))  # as its dtype holds it
     report = AlignReport(
         solver=settings.solver,
         clips=len(split.fitted) + len(split.ridge),

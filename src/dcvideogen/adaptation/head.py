@@ -101,6 +101,7 @@ def _solve(new: nn.Module, draws: FlowDraws, split: ClipSplit) -> HeadReport:
     training.merge(choosing)
     (solution,) = training.solve_all([ridge], bias=bias is not None)
     backbone.set_head(new, solution.weight, None if bias is None else solution.bias)
+    solution = AffineMap.of(*backbone.head_weight(new))  # as its dtype holds it
     return replace(
         report,
         solved=_flow_loss(solution, held_out),

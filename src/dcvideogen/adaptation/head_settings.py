@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dcvideogen.adaptation.align_settings import RIDGES, Ridge
 from dcvideogen.adaptation.flow_settings import FlowSettings
@@ -41,3 +41,12 @@ class HeadSettings(Frozen):
     sgd: FitSettings | None = None
     sgd_batch_size: int = Field(default=32, gt=0)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sgd is not None and self.sgd.distributed != "ddp":
+            raise ValueError(
+                f'sgd.distributed "{self.sgd.distributed}" came for the head; "ddp" is allowed: what is trained is '
+                "small, and the transformer is wanted whole afterwards"
+            )
+        return self
