@@ -216,6 +216,21 @@ def test_full_fine_tuning_is_exported_whole_and_as_the_lora_that_comes_nearest(b
     assert not (tmp_path / "adapter").exists(), "an adapter of before would not be this transformer's"
 
 
+def test_an_extracted_lora_of_few_layers_is_trained_on_and_exported_again(base, info, tmp_path):
+    tuned = moved(base, info)
+    stir([tuned.blocks[1].ffn.net[2].weight])
+    settings = ExportSettings(dtype="float32", full_rank=3)
+    export_adaptation(tuned, WAN, info, tmp_path, settings, FACTS, base=base)
+    loaded, _ = load_adapter(base, WAN, tmp_path / "adapter", merged=False)
+    train_lora(loaded, WAN)
+    export_adaptation(loaded, WAN, info, tmp_path, FP32, FACTS)
+    record = json.loads((tmp_path / "adapter/adapter.json").read_text())
+    # The smallest set that has the layer.
+    assert record["lora"] == {"targets": "self_attention+ffn", "rank": 3, "alpha": 3}
+    assert list(read_lora(tmp_path / "adapter/lora.safetensors")) == ["blocks.1.ffn.net.2"]
+    assert close(velocity(load_adapter(base, WAN, tmp_path / "adapter")[0]), velocity(loaded))
+
+
 def test_two_experts_stand_side_by_side(info, trained, tmp_path):
     bases = {name: tiny_transformer("wan", seed=seed) for seed, name in enumerate(("transformer", "transformer_2"))}
     tuned = {}

@@ -17,7 +17,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import nn
 
 from dcvideogen.adaptation.adapter_folder import AdapterRecord, ends_of, write_adapter
@@ -25,11 +24,11 @@ from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.card import CardFacts, render_card
 from dcvideogen.adaptation.extraction import Extraction, changed_names, extract_lora, extracted_settings
 from dcvideogen.adaptation.folder import AdaptationInfo, save_transformer
-from dcvideogen.adaptation.lora import LoraSettings, lora_of, merged_copy, target_modules
+from dcvideogen.adaptation.lora import LoraSettings, lora_of, merged_copy
 from dcvideogen.adaptation.lora_files import write_comfyui, write_diffusers
+from dcvideogen.adaptation.lora_targets import named_linears
 from dcvideogen.adaptation.lora_weights import LoraWeights, describe
 from dcvideogen.data.settings import Frozen
-from dcvideogen.errors import UserError
 from dcvideogen.evaluation.clip_evaluation import write_json, write_text
 
 ORIGINAL_NAMES = "WanTransformer3DModel"  # whose ComfyUI names wan_names.py knows
@@ -70,10 +69,7 @@ def export_adaptation(
     inner = expert if len(experts) > 1 else "."
     adapter_folder, lora_folder = folder / "adapter" / inner, folder / "lora" / inner
     merged = merged_copy(tuned, dtype)
-    try:
-        save_transformer(merged, folder / expert, info)
-    except SafetensorError as error:  # its name for a full disk
-        raise UserError(f"cannot write {folder}: {error}; free some space or choose another place") from error
+    save_transformer(merged, folder / expert, info)
     for stale in (adapter_folder, lora_folder):
         shutil.rmtree(stale, ignore_errors=True)
 
@@ -117,7 +113,8 @@ def write_lora_files(
 
 
 def _trained(merged: nn.Module, backbone: Backbone, lora: LoraWeights) -> LoraSettings:
-    """The settings that LoRA layers were made with, found again from where they are."""
-    targets = next(key for key in backbone.lora_targets if set(target_modules(merged, backbone, key)) == set(lora))
-    pair = next(iter(lora.values()))
-    return LoraSettings(targets=targets, rank=pair.rank, alpha=pair.alpha)
+    """The settings that LoRA layers were made with, found again from where they are: the smallest set with all."""
+    sets = {key: named_linears(merged, endings) for key, endings in backbone.lora_targets.items()}
+    targets = min((key for key in sets if set(lora) <= set(sets[key])), key=lambda key: len(sets[key]))
+    pairs = lora.values()
+    return LoraSettings(targets=targets, rank=max(pair.rank for pair in pairs), alpha=max(pair.alpha for pair in pairs))

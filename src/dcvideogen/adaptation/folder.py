@@ -44,13 +44,20 @@ def save_transformer(transformer: nn.Module, folder: Path, info: AdaptationInfo 
     """Writes a folder in save_pretrained layout with an adaptation.json, replacing what is there at once.
 
     info: None for a transformer in the latents that it always had, which needs no adaptation.json.
+    UserError: a full disk.
     """
+    from safetensors import SafetensorError
+
     from dcvideogen.training.autoencoder_export import replace_folder
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
-    transformer.save_pretrained(temporary)
+    try:
+        transformer.save_pretrained(temporary)
+    except SafetensorError as error:  # its name for a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"cannot write {folder}: {error}; free some space or choose another place") from error
     if info is not None:
         (temporary / INFO).write_text(info.model_dump_json(indent=1) + "\n")
     replace_folder(temporary, folder)

@@ -61,14 +61,6 @@ def open_transformer(folder: Path, dtype: torch.dtype | None) -> tuple[nn.Module
     return transformer, info, dtype
 
 
-def save_result(transformer: nn.Module, folder: Path, info: AdaptationInfo | None) -> None:
-    """`save_transformer`; UserError when the disk is full."""
-    try:
-        save_transformer(transformer, folder, info)
-    except SafetensorError as error:
-        raise UserError(f"cannot write {folder}: {error}; free some space or choose another place") from error
-
-
 def _merge_one(base: Path, adapter: Path, output: Path, dtype: torch.dtype | None) -> dict[str, Any]:
     # What is small is read first: a file that cannot be used is found before the base is loaded.
     record = read_record(adapter) if adapter.is_dir() else None
@@ -79,7 +71,7 @@ def _merge_one(base: Path, adapter: Path, output: Path, dtype: torch.dtype | Non
     else:
         backbone = backbone_of({"_class_name": type(transformer).__name__})
         transformer, info = load_adapter(transformer, backbone, adapter)
-    save_result(transformer, output, info)
+    save_transformer(transformer, output, info)
     return {
         "base": str(base),
         "LoRA": describe(lora) if lora else "none: embedder and head alone",
