@@ -82,3 +82,26 @@ def dataset(folder: Path, count: int = 6, num_frames: int = 8, height: int = 64,
 
 def still_frames(num_frames: int, height: int = 64, width: int = 64) -> np.ndarray:
     return np.repeat(moving_frames(1, height, width), num_frames, axis=0)
+
+
+def cache_settings(base: Path, autoencoder: Path, source: Path, **changes):
+    """Of a cache of `dataset`: 8 frames, two clips held out, two and one with base latents, stored exactly."""
+    from dcvideogen.adaptation.cache import BucketSettings, CacheSettings
+
+    return CacheSettings(
+        **{
+            "source": source,
+            "base": base,
+            "autoencoder": str(autoencoder),
+            "num_frames": 8,
+            "buckets": BucketSettings(height=64, width=64),
+            "held_out": 2,
+            "alignment_clips": 2,
+            "alignment_held_out": 1,
+            "max_sequence_length": 32,
+            "stored_dtype": "fp32",
+            "clips_per_shard": 2,
+            "device": "cpu",
+        }
+        | changes
+    )

@@ -26,9 +26,8 @@ def bucket_sizes(
     area = height * width
     best: dict[int, Size] = {}
     for rows in range(multiple, math.isqrt(math.floor(area * max_aspect)) + 2 * multiple, multiple):
-        columns = max(1, round(area / rows / multiple)) * multiple
-        # Half a step of tolerance would let in shapes far outside where sides are few steps long.
-        if not min_aspect <= rows / columns <= max_aspect:
+        columns = round(area / rows / multiple) * multiple
+        if columns == 0 or not min_aspect <= rows / columns <= max_aspect:
             continue
         known = best.get(columns)
         if known is None or abs(math.log(rows * columns / area)) < abs(math.log(known[0] * known[1] / area)):

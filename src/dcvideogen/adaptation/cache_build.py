@@ -103,9 +103,9 @@ def finish(folder: Path, key: str) -> CacheReport:
     for shard, path in zip(plan.shards, paths, strict=True):
         if shard.kind == "clips" and is_whole(path, key):
             metadata = read_metadata(path)
-            rows = json.loads(metadata["clips"])
+            rows = metadata["clips"]
             clips += [[path.name, row, planned[name]] for row, name in enumerate(rows)]
-            skipped += [Skipped(planned[name].name, *why) for name, why in json.loads(metadata["skipped"]).items()]
+            skipped += [Skipped(planned[name].name, *why) for name, why in metadata["skipped"].items()]
     if complete:
         if not clips:
             raise no_clip(place, skipped)

@@ -10,6 +10,7 @@ from typing import Any
 from dcvideogen.data.index import Record, parse_record
 
 FORMAT = "dcvideogen.cache/1"
+METADATA = "dcvideogen.cache"  # where a shard says whose it is, as JSON
 Bucket = tuple[int, int, int]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dcvideogen.adaptation.cache_encode import DTYPES, ClipEncoder, find_device
 from dcvideogen.adaptation.cache_plan import Plan, read_plan, write_atomically
-from dcvideogen.adaptation.cache_records import FORMAT, PlannedClip
+from dcvideogen.adaptation.cache_records import FORMAT, METADATA, PlannedClip
 from dcvideogen.adaptation.cache_settings import CacheSettings
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.data.cache import check_unchanged
@@ -57,8 +57,9 @@ def write_shard(
         tensors, said = _texts(settings, plan, shard.start, shard.stop), {}
     else:
         tensors, said = _clips(settings, plan, plan.clips[shard.start : shard.stop], advance)
-    metadata = {"format": FORMAT, "key": plan.key, **{name: json.dumps(value) for name, value in said.items()}}
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
+    # One entry, as the library writes several in any order, and the same shard shall be the same file.
+    said = json.dumps({"format": FORMAT, "key": plan.key, **said})
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={METADATA: said})
     try:
         write_atomically(path, data)
     except OSError as error:
@@ -73,13 +74,14 @@ def is_whole(path: Path, key: str) -> bool:
     """Whether a shard of the cache `key` is there and readable."""
     try:
         return read_metadata(path)["key"] == key
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, SafetensorError, KeyError, ValueError):
         return False
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """key of the cache; for clips those in it, in order, and key -> (reason, detail) of those left out."""
     with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+        return json.loads((file.metadata() or {})[METADATA])
 
 
 def _texts(settings: CacheSettings, plan: Plan, start: int, stop: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dcvideogen.adaptation.cache_records import METADATA
 from dcvideogen.errors import UserError
 
 _OPEN_FILES = 256
@@ -72,7 +74,7 @@ class ShardStore:
             handle = self._open.pop(file, None)
             if handle is None:
                 handle = safe_open(self.folder / file, framework="pt").__enter__()
-                found = (handle.metadata() or {}).get("key")
+                found = json.loads((handle.metadata() or {}).get(METADATA, "{}")).get("key")
                 if found != self.key:
                     raise UserError(f"{self.folder / file} belongs to the cache {found}, and not to {self.key}")
             self._open[file] = handle
