@@ -1,6 +1,7 @@
 """Stage 1b on tiny Wan transformers: the projection's optimum, and what the steps behind it move."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +109,8 @@ def test_dropped_text_is_the_null_prompt(cache, tmp_path):
     dropped = always.draw(batch, keys, 0)[0]
     assert torch.equal(dropped.prompt_embeds, embeds.expand(2, -1, -1))
     assert torch.equal(dropped.prompt_mask, mask.expand(2, -1))
+    pooled = replace(batch, pooled_embeds=torch.ones(2, 3))
+    assert [float(draws.draw(pooled, keys, 0)[0].pooled_embeds.sum()) for draws in (never, always)] == [6, 0]
     count = sum(int((half.draw(batch, keys, n)[0].prompt_embeds == embeds).all((1, 2)).sum()) for n in range(100))
     assert 70 < count < 130
     losses = [

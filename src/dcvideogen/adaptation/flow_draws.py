@@ -67,7 +67,8 @@ class FlowDraws:
                 yield HeadRows(features, targets, self._weights(drawn, transformer).to(device), sigma)
 
     def draw(self, batch: LatentBatch, keys: Sequence[str], number: int) -> tuple[LatentBatch, Tensor, Tensor]:
-        """The batch with the null prompt where text is dropped, noise (B, C, t, h, w) and sigma (B,); on the CPU."""
+        """The batch with the null prompt (and zeros for a pooled one) where text is dropped, noise (B, C, t, h, w) and
+        sigma (B,); on the CPU."""
         flow, noise, sigma, dropped = self.settings.flow, [], [], []
         for key in keys:
             digest = hashlib.sha256(f"{self.settings.seed} {key} {number}".encode()).digest()
@@ -87,7 +88,9 @@ class FlowDraws:
         drop = torch.cat(dropped)
         prompts = torch.where(drop[:, None, None], embeds, batch.prompt_embeds)
         masks = torch.where(drop[:, None], mask, batch.prompt_mask)
-        return replace(batch, prompt_embeds=prompts, prompt_mask=masks), torch.stack(noise), torch.cat(sigma)
+        pooled = None if batch.pooled_embeds is None else batch.pooled_embeds * ~drop[:, None]
+        drawn = replace(batch, prompt_embeds=prompts, prompt_mask=masks, pooled_embeds=pooled)
+        return drawn, torch.stack(noise), torch.cat(sigma)
 
     def _weights(self, batch: LatentBatch, transformer: nn.Module) -> Tensor:
         """(B, L). A transformer that has no channels for its condition gets that in place of the latents, and what it
