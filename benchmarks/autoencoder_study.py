@@ -88,6 +88,8 @@ class Configuration:
 class StudyTask:
     """Reconstruction with a Charbonnier loss; nothing is held out, for the tests come after the last step."""
 
+    frozen_is_remade = False
+
     def __init__(self, model: AutoencoderDCV) -> None:
         self.networks: dict[str, nn.Module] = {"autoencoder": model}
 

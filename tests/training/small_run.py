@@ -17,6 +17,8 @@ from dcvideogen.training.loop import FitSettings, fit
 class SmallTask:
     """The mean squared error of the reconstruction, on two chunks."""
 
+    frozen_is_remade = False
+
     def __init__(self, preset):
         torch.manual_seed(0)
         self.model = make_autoencoder(preset, chunk_frames=4)

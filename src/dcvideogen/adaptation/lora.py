@@ -181,3 +181,15 @@ def _forget_peft(transformer: nn.Module) -> nn.Module:
         del transformer.peft_config
     transformer._hf_peft_config_loaded = False
     return transformer
+
+
+def lora_settings_of(transformer: nn.Module, backbone: Backbone) -> LoraSettings:
+    """The settings that LoRA layers were made with, from where they are: the smallest target set that has them all."""
+    pairs = lora_of(transformer)
+    sets = {
+        key: endings
+        for key, endings in backbone.lora_targets.items()
+        if all(f".{name}".endswith(tuple(f".{ending}" for ending in endings)) for name in pairs)
+    }
+    ranks, alphas = [pair.rank for pair in pairs.values()], [pair.alpha for pair in pairs.values()]
+    return LoraSettings(targets=min(sets, key=lambda key: len(sets[key])), rank=max(ranks), alpha=max(alphas))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -27,3 +29,15 @@ class ClipBatch:
                 f"videos of shape {tuple(self.videos.shape)} with {len(self.names)} names; "
                 "(B, 3, T, H, W) and B names are allowed"
             )
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What the journal gives the speed of."""
+        clips, _, frames, height, width = self.videos.shape
+        return {"clips": clips, "frames": clips * frames, "megapixels": clips * frames * height * width / 1e6}
+
+    def to(self, device: torch.device) -> ClipBatch:
+        if self.videos.device == device:
+            return self
+        videos = self.videos.pin_memory() if device.type == "cuda" else self.videos
+        return dataclasses.replace(self, videos=videos.to(device, non_blocking=True))

@@ -41,6 +41,8 @@ class ReconstructionTask:
     seed: of all that is random here: posterior samples, latent noise, the discriminator's first weights.
     """
 
+    frozen_is_remade = False
+
     def __init__(
         self,
         model: AutoencoderDCV,

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcvideogen.data.batch import ClipBatch
 from dcvideogen.errors import UserError
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.settings import FitSettings
+from dcvideogen.training.task import Batch
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Journal:
     def _start(self, step: int) -> None:
         self._reports: list[Mapping[str, Tensor]] = []
         self._began, self._first = time.monotonic(), step
-        self._clips = self._frames = self._pixels = 0
+        self._counts: dict[str, float] = {}
         self._paused = 0.0
 
     @contextmanager
@@ -56,14 +56,12 @@ class Journal:
         yield
         self._paused += time.monotonic() - began
 
-    def add(self, report: Mapping[str, Tensor], batches: list[ClipBatch]) -> None:
+    def add(self, report: Mapping[str, Tensor], batches: list[Batch]) -> None:
         """Takes what a step gave, and what it was made from."""
         self._reports.append(report)
         for batch in batches:
-            clips, _, frames, height, width = batch.videos.shape
-            self._clips += clips
-            self._frames += clips * frames
-            self._pixels += clips * frames * height * width
+            for unit, count in batch.counts.items():
+                self._counts[unit] = self._counts.get(unit, 0) + count
 
     def write_steps(self, step: int, learning_rate: float, seconds: float, skipped: int) -> None:
         """Writes the means over the steps since the last line; all processes must call it.
@@ -74,16 +72,14 @@ class Journal:
         elapsed, taken = time.monotonic() - self._began - self._paused, step - self._first
         speed = {
             "seconds_per_step": elapsed / taken,
-            "clips_per_second": self._clips * self.processes.count / elapsed,
-            "frames_per_second": self._frames * self.processes.count / elapsed,
-            "megapixels_per_second": self._pixels * self.processes.count / elapsed / 1e6,
+            **{f"{unit}_per_second": n * self.processes.count / elapsed for unit, n in self._counts.items()},
             **memory(),
         }
         self._write(
             step, {**means, "learning_rate": learning_rate, "skipped_steps": skipped, "hours": seconds / 3600, **speed}
         )
         counts = {"skipped_steps": skipped} if skipped else {}
-        units = ("s/step", "clips/s", "frames/s", "megapixels/s", "GiB", "GiB GPU")
+        units = ("s/step", *(f"{unit.replace('_', ' ')}/s" for unit in self._counts), "GiB", "GiB GPU")
         told = [f"{value:.3g} {unit}" for value, unit in zip(speed.values(), units, strict=False)]
         left = (self.settings.steps - step) * seconds / step
         self._tell(step, {**means, **counts}, ", ".join([*told, f"{duration(left)} left"]))

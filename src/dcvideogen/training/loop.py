@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from dcvideogen.data.batch import ClipBatch
 from dcvideogen.training.checkpoint import PREFIX, Checkpoint, find_checkpoints, remove_leftovers
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.journal import Journal, duration
@@ -22,7 +20,7 @@ from dcvideogen.training.lock import only_run_in
 from dcvideogen.training.settings import FitSettings
 from dcvideogen.training.signals import catch_signals
 from dcvideogen.training.snapshot import restore, save
-from dcvideogen.training.task import Data, Task
+from dcvideogen.training.task import Batch, Data, Task
 from dcvideogen.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -102,7 +100,7 @@ def resume(trainer: Trainer, data: Data, folder: Path) -> None:
 
 def parts_of_steps(
     data: Data, settings: FitSettings, processes: Processes, first: int, last: int
-) -> Iterator[list[ClipBatch]]:
+) -> Iterator[list[Batch]]:
     """This process's parts of the batches of steps first..last-1, on their way to the device.
 
     Threads make them some steps ahead; as a batch is a function of its step alone, it does not matter which one when.
@@ -110,11 +108,11 @@ def parts_of_steps(
     num_parts = processes.count * settings.accumulate
     own = range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate)
 
-    def make(step: int) -> list[ClipBatch]:
+    def make(step: int) -> list[Batch]:
         return [to_device(data.batch(step, part, num_parts), processes.device) for part in own]
 
     pool = ThreadPoolExecutor(settings.loaders, thread_name_prefix="dcvideogen-loader")
-    coming: deque[Future[list[ClipBatch]]] = deque()
+    coming: deque[Future[list[Batch]]] = deque()
     try:
         for step in range(first, last):
             coming.append(pool.submit(make, step))
@@ -126,11 +124,10 @@ def parts_of_steps(
         pool.shutdown(cancel_futures=True)
 
 
-def to_device(batch: ClipBatch, device: torch.device) -> ClipBatch:
-    if device.type == "cpu":
-        return batch
-    with torch.cuda.device(device):  # a thread begins on the first GPU, which is another process's
-        return dataclasses.replace(batch, videos=batch.videos.pin_memory().to(device, non_blocking=True))
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    # A thread begins on the first GPU, which is another process's.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return batch.to(device)
 
 
 def export(trainer: Trainer, folder: Path) -> None:
@@ -154,7 +151,7 @@ def tell_plan(trainer: Trainer) -> None:
     settings, processes = trainer.settings, trainer.processes
     trained, total = trainer.networks.count_parameters()
     # Weights, and for what is trained the average and Adam's two moments, in fp32.
-    checkpoint = 4 * (total + 3 * trained)
+    checkpoint = 4 * ((trained if trainer.task.frozen_is_remade else total) + 3 * trained)
     way = f", {settings.distributed}" if processes.count > 1 else ""
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
     log.info(

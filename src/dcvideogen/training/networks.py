@@ -51,12 +51,20 @@ class Networks:
         self.trained = {group: {name: parameters[name] for name in wanted} for group, wanted in names.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that must be saved, by name: parameters, trained or not, and buffers; as they are, shared or not."""
-        return {
+        """All that must be saved, by name: parameters, trained or not, and buffers; as they are, shared or not.
+
+        Of a task whose frozen weights are made again by every run, only the trained ones: a LoRA's checkpoint need not
+        hold the model that it is for.
+        """
+        tensors = {
             f"{name}/{key}": tensor
             for name, module in self.modules.items()
             for key, tensor in module.state_dict().items()
         }
+        if not self.task.frozen_is_remade:
+            return tensors
+        trained = {name for members in self.trained.values() for name in members}
+        return {name: tensor for name, tensor in tensors.items() if name in trained}
 
     def count_parameters(self) -> tuple[int, int]:
         """Trained, and all."""

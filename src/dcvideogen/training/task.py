@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
-from dcvideogen.data.batch import ClipBatch
+
+class Batch(Protocol):
+    """What a task is given at one step, such as data/batch.py's clips."""
+
+    names: tuple[str, ...]
+    """Of the clips, for messages."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """How much it is: unit (such as "clips" or "frames") -> number. The journal gives the speed in each."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device; called from several threads."""
+        ...
 
 
 class Data(Protocol):
     """Batches that are a function of the step alone, so that the position in the data is the step."""
 
-    def batch(self, step: int, part: int, num_parts: int) -> ClipBatch:
+    def batch(self, step: int, part: int, num_parts: int) -> Batch:
         """The part-th of `num_parts` equal slices of the step's batch, on the CPU.
 
         Joined, the parts are the same clips whatever `num_parts` is. Called from several threads, some steps ahead.
@@ -37,6 +52,9 @@ class Task(Protocol):
     first backward pass, and each must give gradients to the parameters of its own name only.
     """
 
+    frozen_is_remade: bool
+    """True when what is not trained comes from elsewhere in a resumed run too, and so stays out of checkpoints."""
+
     def modules(self) -> dict[str, nn.Module]:
         """All networks with weights that are trained or must be saved, by name, as they were made."""
         ...
@@ -54,7 +72,7 @@ class Task(Protocol):
         """The parameters per optimiser, all of them in `modules`; those that need no gradient are left alone."""
         ...
 
-    def losses(self, batch: ClipBatch, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One scalar per name of `parameters`: the mean over the clips of the batch, so that parts can be averaged.
 
         A name may be missing at a step, for all parts of its batch alike (an adversarial loss before its start).

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dcvideogen.data.batch import ClipBatch
 from dcvideogen.training.distributed import Processes, without_exchange
 from dcvideogen.training.ema import Ema
 from dcvideogen.training.guard import NanGuard
@@ -18,7 +17,7 @@ from dcvideogen.training.networks import Networks
 from dcvideogen.training.schedule import warmup_cosine
 from dcvideogen.training.settings import FitSettings
 from dcvideogen.training.sharding import is_shared, local
-from dcvideogen.training.task import Task
+from dcvideogen.training.task import Batch, Task
 
 
 class Trainer:
@@ -53,7 +52,7 @@ class Trainer:
         settings = self.settings
         return settings.learning_rate * warmup_cosine(step, steps=settings.steps, warmup_steps=settings.warmup_steps)
 
-    def train_step(self, batches: Sequence[ClipBatch]) -> dict[str, Tensor]:
+    def train_step(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """One step on this process's parts of the batch. Gives the losses, their terms and, per optimiser, the norm
         of the gradient before clipping: scalars that are still on their device.
 
@@ -83,7 +82,7 @@ class Trainer:
         self.guard.note(self.step, skipped.any(), faults.any(), clips)
         return report
 
-    def _backward(self, batch: ClipBatch, num_parts: int) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, num_parts: int) -> dict[str, Tensor]:
         """Adds 1/num_parts of the gradients; returns that share of the losses and of their terms."""
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=bf16):
