@@ -120,6 +120,17 @@ def test_dropped_text_is_the_null_prompt(cache, tmp_path):
     assert losses[0].before.loss != losses[1].before.loss
 
 
+def test_a_dropped_image_is_zeros():
+    cache = SolverCache(channels=(4, 4), i2v=True)
+    batch, keys = cache.batch([3, 4]), ["key 3", "key 4"]
+    kept, dropped = (
+        FlowDraws(WAN, cache, HeadSettings(flow=FlowSettings(image_dropout=share))).draw(batch, keys, 0)[0].condition
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(kept, batch.condition)
+    assert not dropped.any()
+
+
 def test_sigma_stays_in_its_range_and_follows_the_shift(cache):
     batch, keys = cache.batch([3]), [cache.clips[3].key]
 
@@ -190,7 +201,7 @@ def test_the_steps_move_embedder_head_and_modulation_alone(cache, tmp_path):
 
 
 def test_a_sharded_transformer_is_refused():
-    with pytest.raises(ValueError, match='sgd.distributed "fsdp2" came for the head; "ddp" is allowed'):
+    with pytest.raises(ValueError, match=r'sgd\.distributed "fsdp2" came for the head; "ddp" is allowed'):
         sgd(distributed="fsdp2")
 
 

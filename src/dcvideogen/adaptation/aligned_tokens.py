@@ -28,7 +28,7 @@ class AlignedTokens:
 
     inputs, pooled: of the tokens that are past the frames left out. condition_inputs, condition_pooled: those of the
     frames left out, with latents of zero on both sides (None without a condition).
-    base: (..., Pb) the base inputs before pooling, of the tokens of `pooled`. ratio: base tokens per new token.
+    base: (B, t, h, w, Pb) the base inputs before pooling, of the tokens of `pooled`. ratio: base tokens per new token.
     """
 
     inputs: Tensor
@@ -71,7 +71,7 @@ class Pairing:
         inputs = self._inputs(latents, condition, self.new_config)
         base = self._inputs(base_latents, base_condition, self.base_config)
         names = ", ".join(cache.clips[index].name for index in indices)
-        if not (inputs.isfinite().all() and base.isfinite().all()):
+        if not (inputs.sum() + base.sum()).isfinite():  # one pass, where isfinite() of all makes two
             raise UserError(f"latents of {names} hold numbers that are not finite; remove the clip and cache it again")
         ratio = pool_ratio(base.shape[1:4], inputs.shape[1:4])
         patches = (self.backbone.patch_size(config) for config in (self.base_config, self.new_config))
@@ -81,13 +81,13 @@ class Pairing:
                 f"{names}: {latents.shape[2]} latent frames came, and none is left after the first "
                 f"{self.settings.skip_latent_frames}; align on longer clips"
             )
-        rows = [inputs[:, first:], pool_tokens(base, ratio)[:, first:], base[:, first * ratio[0] :]]
+        rows = [inputs[:, first:], pool_tokens(base, ratio)[:, first:]]
         if condition is not None and self.settings.condition_tokens and first > 0:
             still = self._inputs(torch.zeros_like(latents), condition, self.new_config)
             base_still = self._inputs(torch.zeros_like(base_latents), base_condition, self.base_config)
             rows += [still[:, :first], pool_tokens(base_still, ratio)[:, :first]]
-        inputs, pooled, base, *condition = (part.flatten(1, 3) for part in rows)
-        return AlignedTokens(inputs, pooled, base, ratio, *condition)
+        inputs, pooled, *condition = (part.flatten(1, 3) for part in rows)
+        return AlignedTokens(inputs, pooled, base[:, first * ratio[0] :], ratio, *condition)
 
     def mask_prior(self, base: AffineMap) -> Tensor | None:
         """(D, P) weights of the new embedder that are zero but for the mask channels; None for a model without a mask.

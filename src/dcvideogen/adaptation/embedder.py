@@ -30,9 +30,20 @@ __all__ = ["AlignReport", "AlignSettings", "align"]
 
 
 class AlignSums:
-    """Over some clips: second moments of frames and of condition tokens, and of the base inputs before pooling."""
+    """Over some clips: second moments of frames and of condition tokens.
 
-    def __init__(self, pairing: Pairing, cache: LatentCache, indices: Sequence[int], device: torch.device) -> None:
+    base: of the base inputs before pooling, for the report; only `with_base`, as it costs as much as the rest.
+    """
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        cache: LatentCache,
+        indices: Sequence[int],
+        device: torch.device,
+        *,
+        with_base: bool = False,
+    ) -> None:
         self.frames: NormalEquations | None = None
         for batch in bucket_batches(cache, indices, pairing.settings.batch_size):
             tokens = pairing.tokens(cache, batch, device)
@@ -42,13 +53,14 @@ class AlignSums:
                 self.base = NormalEquations(0, sizes[1], device)
                 self.ratio = tokens.ratio
             self.frames.add(tokens.inputs, tokens.pooled)
-            self.base.add(tokens.base[..., :0], tokens.base)
             if tokens.condition_inputs is not None:
                 self.condition.add(tokens.condition_inputs, tokens.condition_pooled)
+            if with_base:
+                self.base.add(tokens.base[..., :0], tokens.base)
 
     def merge(self, other: AlignSums) -> None:
-        for mine, theirs in ((self.frames, other.frames), (self.condition, other.condition), (self.base, other.base)):
-            mine.merge(theirs)
+        self.frames.merge(other.frames)
+        self.condition.merge(other.condition)
 
     @property
     def all(self) -> NormalEquations:
@@ -88,7 +100,7 @@ def align(
     split = split_clips(
         cache, aligned=True, ridge_share=settings.ridge_share, max_clips=settings.max_clips, seed=settings.seed
     )
-    held_out = AlignSums(pairing, cache, split.held_out, device)
+    held_out = AlignSums(pairing, cache, split.held_out, device, with_base=True)
     began = time.perf_counter()
     training, choosing = (AlignSums(pairing, cache, part, device) for part in (split.fitted, split.ridge))
     found: dict[str, Any] = {"ridge": None, "ridge_losses": {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.clip_split import bucket_batches
+from dcvideogen.adaptation.flow_matching import without_image, without_text
 from dcvideogen.adaptation.head_settings import HeadSettings
 from dcvideogen.adaptation.patches import patchify
 from dcvideogen.errors import UserError
@@ -67,9 +68,8 @@ class FlowDraws:
                 yield HeadRows(features, targets, self._weights(drawn, transformer).to(device), sigma)
 
     def draw(self, batch: LatentBatch, keys: Sequence[str], number: int) -> tuple[LatentBatch, Tensor, Tensor]:
-        """The batch with the null prompt (and zeros for a pooled one) where text is dropped, noise (B, C, t, h, w) and
-        sigma (B,); on the CPU."""
-        flow, noise, sigma, dropped = self.settings.flow, [], [], []
+        """The batch without the text and the image that are dropped, noise (B, C, t, h, w), sigma (B,); on the CPU."""
+        flow, noise, sigma, shares = self.settings.flow, [], [], []
         for key in keys:
             digest = hashlib.sha256(f"{self.settings.seed} {key} {number}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
@@ -82,14 +82,11 @@ class FlowDraws:
                     generator=generator,
                 )
             )
-            dropped.append(torch.rand(1, generator=generator) < flow.text_dropout)
+            shares.append(torch.rand(2, generator=generator))
             noise.append(torch.randn(batch.latents.shape[1:], generator=generator))
-        embeds, mask = self.cache.null_prompt()
-        drop = torch.cat(dropped)
-        prompts = torch.where(drop[:, None, None], embeds, batch.prompt_embeds)
-        masks = torch.where(drop[:, None], mask, batch.prompt_mask)
-        pooled = None if batch.pooled_embeds is None else batch.pooled_embeds * ~drop[:, None]
-        drawn = replace(batch, prompt_embeds=prompts, prompt_mask=masks, pooled_embeds=pooled)
+        text, image = torch.stack(shares).unbind(1)
+        drawn = without_text(batch, text < flow.text_dropout, self.cache.null_prompt())
+        drawn = without_image(drawn, image < flow.image_dropout)
         return drawn, torch.stack(noise), torch.cat(sigma)
 
     def _weights(self, batch: LatentBatch, transformer: nn.Module) -> Tensor:
