@@ -24,9 +24,8 @@ from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.card import CardFacts, render_card
 from dcvideogen.adaptation.extraction import Extraction, changed_names, extract_lora, extracted_settings
 from dcvideogen.adaptation.folder import AdaptationInfo, save_transformer
-from dcvideogen.adaptation.lora import LoraSettings, lora_of, merged_copy
+from dcvideogen.adaptation.lora import lora_of, lora_settings_of, merged_copy
 from dcvideogen.adaptation.lora_files import write_comfyui, write_diffusers
-from dcvideogen.adaptation.lora_targets import named_linears
 from dcvideogen.adaptation.lora_weights import LoraWeights, describe
 from dcvideogen.data.settings import Frozen
 from dcvideogen.evaluation.clip_evaluation import write_json, write_text
@@ -77,7 +76,7 @@ def export_adaptation(
     lora, whole, trained, extraction = lora_of(tuned), ends_of(merged, backbone), None, None
     changed = [] if lora or base is None else changed_names(base, tuned, backbone)
     if lora:
-        trained = _trained(merged, backbone, lora)
+        trained = lora_settings_of(tuned, backbone)
     elif changed and settings.full_rank:
         rank, targets = settings.full_rank, settings.full_targets
         extraction = extract_lora(base, tuned, backbone, rank=rank, targets=targets)
@@ -110,11 +109,3 @@ def write_lora_files(
         kept = f"{100 * extraction.total_energy:.1f} %"
         parts["lora/extraction.json"] = f"the LoRA was extracted and holds {kept} of the change; more per layer"
     return parts
-
-
-def _trained(merged: nn.Module, backbone: Backbone, lora: LoraWeights) -> LoraSettings:
-    """The settings that LoRA layers were made with, found again from where they are: the smallest set with all."""
-    sets = {key: named_linears(merged, endings) for key, endings in backbone.lora_targets.items()}
-    targets = min((key for key in sets if set(lora) <= set(sets[key])), key=lambda key: len(sets[key]))
-    pairs = lora.values()
-    return LoraSettings(targets=targets, rank=max(pair.rank for pair in pairs), alpha=max(pair.alpha for pair in pairs))
