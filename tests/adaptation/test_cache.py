@@ -60,6 +60,8 @@ def test_the_info_tells_both_spaces(i2v_cache, own):
     assert (info.base_latent_channels, info.base_spatial_ratio, info.base_temporal_ratio) == (4, 8, 4)
     assert info.time_offset == 3
     assert info.image_to_video
+    assert i2v_cache.settings["num_frames"] == 8
+    assert "source" not in i2v_cache.settings
     assert info.image_encoder
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,10 +56,22 @@ class Store(Protocol):
 
 
 class LatentCache:
-    """Clips of a dataset in latents. `clips`: what is known of them; indices count in it. Threads may share it."""
+    """Clips of a dataset in latents. Threads may share it.
 
-    def __init__(self, key: str, info: CacheInfo, clips: Sequence[Clip], texts: Sequence[str], store: Store) -> None:
-        self.key, self.info, self.clips = key, info, list(clips)
+    clips: what is known of them; indices count in it. settings: those of CacheSettings that say what is in it, as plain
+    values (none of a cache in memory).
+    """
+
+    def __init__(
+        self,
+        key: str,
+        info: CacheInfo,
+        clips: Sequence[Clip],
+        texts: Sequence[str],
+        store: Store,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.key, self.info, self.clips, self.settings = key, info, list(clips), settings or {}
         self._texts, self._store = {text: index for index, text in enumerate(texts)}, store
         self._null = texts[0]
 
@@ -160,7 +172,7 @@ def open_cache(folder: Path, *, latent_space_id: str | None = None) -> LatentCac
             f"{folder} holds latents of the space {info.latent_space_id}; {latent_space_id} is needed; cache the "
             "dataset with the autoencoder of that space"
         )
-    return LatentCache(index["key"], info, clips, index["texts"], store)
+    return LatentCache(index["key"], info, clips, index["texts"], store, index["settings"])
 
 
 def _find(folder: Path) -> Path:

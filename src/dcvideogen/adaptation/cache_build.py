@@ -14,7 +14,7 @@ from dcvideogen.adaptation.cache_estimate import check_space
 from dcvideogen.adaptation.cache_plan import CURRENT, Plan, Progress, make_plan, no_clip, read_plan, write_atomically
 from dcvideogen.adaptation.cache_records import FORMAT, Skipped
 from dcvideogen.adaptation.cache_settings import CacheSettings
-from dcvideogen.adaptation.cache_shards import is_whole, read_metadata, write_shard
+from dcvideogen.adaptation.cache_shards import is_whole, read_metadata, release, write_shard
 from dcvideogen.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def build_cache(
     else:
         _write_own(settings, place, plan, missing, rank, world, encoding)
     report = finish(folder, plan.key)
-    own = [index for index in missing if workers > 1 or index % world == rank]
+    own = [index for index in missing if index % world == rank]
     return dataclasses.replace(report, shards_written=len(own), seconds=time.monotonic() - began)
 
 
@@ -131,6 +131,7 @@ def _index(plan: Plan, clips: list, skipped: list[Skipped]) -> str:
         "format": FORMAT,
         "key": plan.key,
         "info": dataclasses.asdict(plan.info),
+        "settings": plan.settings,
         "texts": plan.texts,
         "text_shards": [
             [shard.file_name(index), shard.start, shard.stop]
@@ -156,9 +157,12 @@ def _write_own(
         done += clips
         told(done, total)
 
-    for index in own:
-        if index in set(missing):
-            write_shard(settings, place, index, advance)
+    try:
+        for index in own:
+            if index in set(missing):
+                write_shard(settings, place, index, advance)
+    finally:
+        release()  # the stages that follow need the memory
 
 
 def clips_in(plan: Plan, index: int) -> int:

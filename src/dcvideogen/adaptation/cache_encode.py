@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,10 @@ class ImageEncoder:
 
 
 def find_device(name: str) -> torch.device:
-    """auto: a GPU if there is one. UserError for one that is not there."""
+    """auto: a GPU if there is one; of several torchrun's LOCAL_RANK says which. UserError for one that is not there."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if count else "cpu")
+        return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}" if count else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

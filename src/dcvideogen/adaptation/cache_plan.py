@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dcvideogen.adaptation.cache_clips import cut_clips
 from dcvideogen.adaptation.cache_records import FORMAT, CacheInfo, PlannedClip, Skipped, parse_planned
@@ -46,9 +47,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """key: of the folder. clips: by bucket. texts: the null prompt, then every caption once."""
+    """key: of the folder. settings: those that are in the key. clips: by bucket. texts: the null prompt, then every
+    caption once."""
 
     key: str
+    settings: dict[str, Any]
     info: CacheInfo
     clips: tuple[PlannedClip, ...]
     texts: tuple[str, ...]
@@ -57,7 +60,7 @@ class Plan:
 
 
 def make_plan(settings: CacheSettings, folder: Path, progress: Progress = lambda done, total: None) -> Plan:
-    """Checks the source, cuts it into clips and writes folder/KEY/plan.json, unless it is there.
+    """Checks the source, cuts it into clips and writes folder/KEY/plan.json.
 
     progress: of the check of the files. Processes may call it at the same time. Raises UserError for a source, base or
     autoencoder that cannot be used, and when no clip is left.
@@ -76,9 +79,8 @@ def make_plan(settings: CacheSettings, folder: Path, progress: Progress = lambda
         if not clips:
             raise no_clip(settings.source, skipped)
         plan = _plan(settings, info, clips, skipped)
-        place = folder / plan.key
-        if not (place / PLAN).is_file():
-            _write_plan(place, plan, settings)
+        # Anew each time: files may have moved, and what is left out may be told differently, under the same key.
+        _write_plan(folder / plan.key, plan, settings)
     return plan
 
 
@@ -114,7 +116,9 @@ def _read_plan(place: Path, _changed: int) -> Plan:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{place}: its plan is not readable ({error}); remove the folder and cache again") from error
-    return Plan(head["key"], info, clips, texts, tuple(Skipped(**values) for values in skipped), shards)
+    return Plan(
+        head["key"], head["content"], info, clips, texts, tuple(Skipped(**values) for values in skipped), shards
+    )
 
 
 def _records(settings: CacheSettings, folder: Path, progress: Progress) -> tuple[list[Record], list[Record]]:
@@ -153,7 +157,7 @@ def _plan(settings: CacheSettings, info: CacheInfo, clips: list[PlannedClip], sk
         if full or index == len(clips) or clips[index].clip.bucket != clips[start].clip.bucket:
             shards.append(Shard("clips", start, index))
             start = index
-    return Plan(key, info, tuple(clips), texts, tuple(skipped), tuple(shards))
+    return Plan(key, settings.content(), info, tuple(clips), texts, tuple(skipped), tuple(shards))
 
 
 def _write_plan(place: Path, plan: Plan, settings: CacheSettings) -> None:
@@ -164,6 +168,7 @@ def _write_plan(place: Path, plan: Plan, settings: CacheSettings) -> None:
         "format": FORMAT,
         "key": plan.key,
         "info": dataclasses.asdict(plan.info),
+        "content": plan.settings,
         "settings": settings.model_dump(mode="json"),
         "texts": plan.texts,
         "shards": [dataclasses.asdict(shard) for shard in plan.shards],

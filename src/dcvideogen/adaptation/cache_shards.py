@@ -70,6 +70,11 @@ def write_shard(
     return path
 
 
+def release() -> None:
+    """Frees the networks that `write_shard` keeps from one shard to the next."""
+    _loaded.clear()
+
+
 def is_whole(path: Path, key: str) -> bool:
     """Whether a shard of the cache `key` is there and readable."""
     try:
