@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from dcvideogen.cli.adapt import adapt
 from dcvideogen.cli.cache import cache
 from dcvideogen.cli.console import err, show_notes
 from dcvideogen.cli.convert import convert
@@ -47,6 +48,7 @@ for command in (
     doctor,
     convert,
     train_autoencoder,
+    adapt,
     cache,
     merge,
     extract_lora,

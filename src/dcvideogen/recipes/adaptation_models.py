@@ -178,6 +178,12 @@ def check_sizes(name: str, settings: CacheSettings, models: Models) -> None:
             f"{name}.num_frames {settings.num_frames} came; multiples of {frames} are allowed, for latents of "
             f"{models.space.layout.ratio} frames in patches of {models.patch_size[0]}"
         )
+    both = math.lcm(models.space.spatial_ratio, models.base_space.spatial_ratio)
+    if settings.buckets.multiple is not None and settings.buckets.multiple % both:
+        raise UserError(
+            f"{name}.buckets.multiple {settings.buckets.multiple} came; multiples of {both} are allowed, for latents "
+            f"of {models.space.spatial_ratio} and of {models.base_space.spatial_ratio} pixels"
+        )
     for size in sizes_of(settings, models):
         if size[0] % height or size[1] % width:
             raise UserError(

@@ -85,7 +85,7 @@ class Plan:
             ("new", new, models.space, models.patch_size),
         ):
             yield (
-                f"{title}: {models.backbone.family}, {count(network) / MEGA:.2f} M parameters, latents "
+                f"{title}: {models.backbone.family}, {millions(count(network))} parameters, latents "
                 f"f{space.spatial_ratio}t{space.layout.ratio}c{space.channels}, patch {times(patch)}"
             )
         yield f"positions: {self.recipe.positions}"
@@ -116,8 +116,8 @@ class Plan:
         base_latents = number * models.base_space.channels * product(base_grid) * (2 if settings.image_to_video else 1)
         total = clips * (latents + text) + min(clips, aligned) * base_latents
         yield (
-            f"  {latents / MEGA:.3g} MB of latents a clip, base latents of {min(clips, aligned)} clips "
-            f"({base_latents / MEGA:.3g} MB each), at most {text / MEGA:.3g} MB a text: at most {total / GIB:.3g} GiB"
+            f"  {memory(latents)} of latents a clip, base latents of {min(clips, aligned)} clips "
+            f"({memory(base_latents)} each), at most {memory(text)} a text: at most {memory(total)}"
         )
         with torch.device("meta"):
             autoencoder = AutoencoderDCV(**models.autoencoder)
@@ -133,7 +133,7 @@ class Plan:
         new = models.new_on_meta(self.expert)
         weight, bias = models.backbone.embedder_weight(new)
         own = weight.numel() + (0 if bias is None else bias.numel())
-        yield f"stage {ALIGN}: trains the patch embedder, {own / MEGA:.4g} M parameters"
+        yield f"stage {ALIGN}: trains the patch embedder, {millions(own)} parameters"
         if settings.solver == "sgd":
             steps, clips = settings.sgd.steps, settings.sgd_batch_size
             tokens = product(models.tokens(self.recipe.cache.num_frames, self.size_of(self.recipe.cache)))
@@ -149,7 +149,7 @@ class Plan:
         new = self.models.new_on_meta(self.expert)
         weight, bias = self.models.backbone.head_weight(new)
         own = weight.numel() + (0 if bias is None else bias.numel())
-        yield f"stage {HEAD}: trains the output projection, {own / MEGA:.4g} M parameters"
+        yield f"stage {HEAD}: trains the output projection, {millions(own)} parameters"
         if settings.solver == "least_squares":
             clips = clips_of(cache)[0]
             clips = min(clips, settings.max_clips or clips)
@@ -175,7 +175,7 @@ class Plan:
             what = f"LoRA on {lora.targets} (rank {lora.rank}, alpha {lora.alpha:g}), embedder, head and its modulation"
         tokens = product(self.models.tokens(cache.num_frames, self.size_of(cache)))
         yield f"stage {stage.name}: {stage.train.steps} steps of {stage.batch_size} clips of up to {tokens} tokens"
-        yield f"  trains {what}: {size.trained / MEGA:.2f} M parameters; the transformer has {size.total / MEGA:.2f} M"
+        yield f"  trains {what}: {millions(size.trained)} parameters; the transformer has {millions(size.total)}"
         flops = stage.batch_size * size.cost.step(stage.train.gradient_checkpointing)
         yield from self.training_lines(stage.train, stage.batch_size, size, flops, self.folder_of(stage.name))
 
@@ -195,17 +195,17 @@ class Plan:
             f"{self.time(train.steps * flops)}"
         )
         yield (
-            f"  memory about {(weights + activations) / GIB:.3g} GiB: {weights / GIB:.3g} for weights, averages and "
-            f"optimiser, {activations / GIB:.3g} for activations of {batch_size // train.accumulate} clips at once"
+            f"  memory about {memory(weights + activations)}: {memory(weights)} for weights, averages and optimiser, "
+            f"{memory(activations)} for activations of {batch_size // train.accumulate} clips at once"
         )
-        yield f"  {train.keep_checkpoints} checkpoints of {checkpoint / GIB:.3g} GiB"
+        yield f"  {train.keep_checkpoints} checkpoints of {memory(checkpoint)}"
 
     def export_lines(self) -> Iterator[str]:
         number = torch.finfo(getattr(torch, self.recipe.export.dtype)).bits // 8
         total, trained = count(self.models.new_on_meta(self.expert)), count(self.all_trainable, trained=True)
         yield (
-            f"stage {EXPORT}: transformer/ of {total * number / GIB:.3g} GiB"
-            + (f", adapter/ of {trained * number / GIB:.3g} GiB" if self.recipe.lora is not None else "")
+            f"stage {EXPORT}: transformer/ of {memory(total * number)}"
+            + (f", adapter/ of {memory(trained * number)}" if self.recipe.lora is not None else "")
         )
 
     @functools.cached_property
@@ -301,6 +301,19 @@ def product(grid: Grid) -> int:
     for size in grid:
         total *= size
     return total
+
+
+def millions(parameters: int) -> str:
+    """ "1418.90 M", "0.0507 M" """
+    return f"{parameters / MEGA:.2f} M" if parameters >= MEGA else f"{parameters / MEGA:.3g} M"
+
+
+def memory(size: float) -> str:
+    """Bytes in a unit that keeps the number readable."""
+    for name, unit in (("GiB", GIB), ("MiB", 2**20)):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size / 2**10:.3g} KiB"
 
 
 def times(sizes: tuple[int, ...]) -> str:

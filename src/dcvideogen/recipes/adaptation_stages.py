@@ -116,6 +116,7 @@ def run_head(context: Context, expert: str, cache: LatentCache, before: Path, fo
     recipe = context.recipe
     base, backbone = load_base(recipe.base, expert, DTYPES[recipe.dtype])
     new, info = load_adapter(base, backbone, before)
+    restore_ends(new, before)
     del base
     if context.processes.is_main or recipe.head.sgd is not None:
         settings = recipe.head.model_copy(update={"flow": context.sigma_range(recipe.head.flow, expert)})
@@ -150,7 +151,7 @@ def run_tune(
 
 def begin_tuning(context: Context, expert: str, before: Path) -> tuple[nn.Module, Backbone, AdaptationInfo]:
     """What the step before made, with its LoRA in peft's layers if it had one."""
-    if context.recipe.lora is None and (before / "config.json").is_file():  # trained in full
+    if (before / "config.json").is_file():  # trained in full
         transformer, info = load_transformer(before)
         return transformer, context.models.backbone, info
     base, backbone = load_base(context.recipe.base, expert, context.frozen_dtype())
@@ -164,12 +165,15 @@ def train_ends_and_lora(context: Context, transformer: nn.Module, backbone: Back
         patterns = train_lora(transformer, backbone)
     else:
         patterns = add_lora(transformer, backbone, context.recipe.lora, context.recipe.seed)
-    # They went through the dtype of the frozen weights when they were put in.
-    parameters = dict(transformer.named_parameters())
-    with torch.no_grad():
-        for name, tensor in load_file(before / ENDS).items():
-            parameters[name].copy_(tensor)
+    restore_ends(transformer, before)
     return patterns
+
+
+def restore_ends(transformer: nn.Module, before: Path) -> None:
+    """The ends as they were written, in fp32: putting them into a bf16 transformer rounded them."""
+    parameters = dict(transformer.named_parameters())
+    for name, tensor in load_file(before / ENDS).items():
+        parameters[name].data = tensor.to(parameters[name].device)
 
 
 def run_export(context: Context, lasts: dict[str, Path], folder: Path) -> None:

@@ -95,12 +95,21 @@ def read_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings; known keys: {', '.join(kind.model_fields)}")
+    values = unshared(values)
     for override in overrides:
         set_value(values, override)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(kind, error)}") from error
+
+
+def unshared(values: Any) -> Any:
+    """A copy in which nothing is there twice: where YAML says `flow: *flow`, it gives the same object again, and a
+    change of one would be one of all."""
+    if isinstance(values, dict):
+        return {key: unshared(value) for key, value in values.items()}
+    return [unshared(value) for value in values] if isinstance(values, list) else values
 
 
 def set_value(values: dict[str, Any], override: str) -> None:
