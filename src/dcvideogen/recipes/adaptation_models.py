@@ -190,8 +190,11 @@ def check_sizes(name: str, settings: CacheSettings, models: Models) -> None:
                 f"{name}: clips of {size[0]}x{size[1]} pixels do not fill whole patches of {height}x{width} pixels; "
                 f"set {name}.buckets.multiple to a multiple of {math.lcm(height, width)}"
             )
-    if settings.alignment_clips and (height % base_height or width % base_width):
+    base_frames = models.base_patch[0] * models.base_space.layout.ratio
+    new, base = (frames, height, width), (base_frames, base_height, base_width)
+    if settings.alignment_clips and any(own % other for own, other in zip(new, base, strict=True)):
         raise UserError(
-            f"a new token covers {height}x{width} pixels and a base token {base_height}x{base_width}; only whole base "
-            "tokens can be pooled to a new one: choose another patch_size or autoencoder"
+            f"a new token covers {frames} frames of {height}x{width} pixels and a base token {base_frames} frames of "
+            f"{base_height}x{base_width}; only whole base tokens can be pooled to a new one: choose another patch_size "
+            "or autoencoder"
         )

@@ -266,7 +266,7 @@ def batch_on_meta(models: Models, expert: str, settings: CacheSettings, size: tu
         config, latent_channels=models.space.channels, patch_size=models.patch_size, condition=models.image_to_video
     )
     channels = models.backbone.condition_channels(new)
-    width = config.get("image_dim")
+    width, pooled = config.get("image_dim"), config.get("pooled_projection_dim")
     text = settings.max_sequence_length
     with torch.device("meta"):
         return LatentBatch(
@@ -276,6 +276,7 @@ def batch_on_meta(models: Models, expert: str, settings: CacheSettings, size: tu
             names=("clip",),
             condition=torch.empty(1, channels, *grid) if channels else None,
             image_embeds=torch.empty(1, IMAGE_TOKENS, width) if width else None,
+            pooled_embeds=torch.empty(1, pooled) if pooled else None,
         )
 
 
