@@ -196,13 +196,13 @@ def _decode(planned: PlannedClip, root: Path) -> Tensor | Exception:
             )
         if len(frames) < count:
             raise UserError(f"{len(frames)} of {count} frames came")
-        return frames_to_video(frames)
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder says about one file must not stop a run of days
         if isinstance(error, OSError) and error.errno in _NOT_THE_FILES:
             raise
         return error
+    return frames_to_video(frames)  # what fails here is not the file's fault
 
 
 def _load(settings: CacheSettings, kind: str, make: Callable[[], Any]) -> Any:
