@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class FitSettings(BaseModel):
     """How `fit` runs; part of every recipe, under the name `train`.
 
+    optimizer: "adamw", or "muon" (training/muon.py; one process, or "ddp"), which takes a network from random weights
+        further in the same steps; the learning rate means the same.
     learning_rate, warmup_steps: a straight rise, then a cosine to 0 at `steps`.
     clip_norm: the norm to which gradients are shortened, per optimiser.
     ema_decay: of the averaged weights, which are the ones that are measured and exported.
@@ -29,6 +31,7 @@ class FitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -50,3 +53,11 @@ class FitSettings(BaseModel):
     keep_checkpoints: int = Field(default=2, gt=0)
     max_nonfinite: int = Field(default=20, ge=0)
     tensorboard: bool | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.optimizer == "muon" and self.distributed == "fsdp2":
+            raise ValueError(
+                'optimizer "muon" came with distributed "fsdp2"; it needs whole matrices: "ddp" is allowed'
+            )
+        return self

@@ -68,7 +68,9 @@ def named_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"ema/{name}", next(averages), parameter
             moments = trainer.optimizers[group].state.get(trainer.handles[group][name])
             if moments:
-                yield from ((f"optimizer/{name}/{kind}", moments[kind], parameter) for kind in MOMENTS)
+                for kind in MOMENTS:
+                    if kind in moments:  # Muon keeps one of them for matrices
+                        yield f"optimizer/{name}/{kind}", moments[kind], parameter
                 yield f"optimizer/{name}/step", moments["step"], moments["step"]
 
 
@@ -87,8 +89,9 @@ def restore(trainer: Trainer, data: Data, checkpoint: Checkpoint) -> None:
             if f"optimizer/{name}/step" in checkpoint.shapes:
                 state: dict[str, Any] = {"step": checkpoint.tensor(f"optimizer/{name}/step").to(average.device)}
                 for kind in MOMENTS:
-                    moment = share(checkpoint.tensor(f"optimizer/{name}/{kind}"), parameter)
-                    state[kind] = torch.empty_like(average).copy_(moment)
+                    if f"optimizer/{name}/{kind}" in checkpoint.shapes:
+                        moment = share(checkpoint.tensor(f"optimizer/{name}/{kind}"), parameter)
+                        state[kind] = torch.empty_like(average).copy_(moment)
                 optimizer.state[trainer.handles[group][name]] = state
     state = checkpoint.state
     trainer.step, trainer.seconds = state["step"], state["seconds"]

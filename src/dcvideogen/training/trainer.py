@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from dcvideogen.training.distributed import Processes, without_exchange
 from dcvideogen.training.ema import Ema
 from dcvideogen.training.guard import NanGuard
+from dcvideogen.training.muon import Muon
 from dcvideogen.training.networks import Networks
 from dcvideogen.training.schedule import warmup_cosine
 from dcvideogen.training.settings import FitSettings
@@ -37,8 +38,10 @@ class Trainer:
         }
         options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
         self.optimizers = {
-            # Only the fused kernel can be told on the device, without waiting for it, to leave a step out.
-            group: torch.optim.AdamW(handles.values(), fused=True, **options)
+            # Only AdamW's fused kernel can be told on the device, without waiting for it, to leave a step out.
+            group: Muon(handles.values(), **options)
+            if settings.optimizer == "muon"
+            else torch.optim.AdamW(handles.values(), fused=True, **options)
             for group, handles in self.handles.items()
         }
         self.ema = Ema([h for handles in self.handles.values() for h in handles.values()], settings.ema_decay)
