@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from dcvideogen.adaptation.cache_settings import BucketSettings
@@ -73,3 +76,12 @@ def test_a_stage_with_data_of_its_own_has_a_cache_of_its_own_without_base_latent
 def test_a_mistake_is_told_with_its_key(override, message):
     with pytest.raises(UserError, match=message):
         read("wan2.1-t2v-1.3b", override)
+
+
+def test_the_recipe_in_the_documentation_can_be_read(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "adaptation.md").read_text()
+    (recipe,) = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "own.yaml").write_text(recipe)
+    assert [stage.name for stage in read(str(tmp_path / "own.yaml")).stages] == ["lora", "720p"]
+    for name in BUNDLED:
+        assert f"`{name}`" in text

@@ -137,7 +137,8 @@ def entry_number(entries: list[Any], name: str) -> int:
 def explain(kind: type[BaseModel], error: ValidationError) -> str:
     """The first thing that is wrong, in one line; an unknown key before others, as it may be why one is missing."""
     problems = error.errors()
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    first = min(unknown, key=lambda problem: len(problem["loc"])) if unknown else problems[0]
     parts, known = follow(kind, first["loc"])
     place = ".".join(parts)
     if first["type"] == "extra_forbidden":
