@@ -28,6 +28,29 @@ def _shapes(context: typer.Context) -> None:
         print(context.get_help())
 
 
+@shapes.command("train-base")
+def train_base(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled one: shapes-base.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the stages; OUT/pipeline is the model.")],
+    clips: Annotated[Path | None, typer.Option(help="manifest.jsonl of `shapes render`; --set clips=...")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that encode the clips.")] = 1,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one value: key.of.the.recipe=value. Can be repeated.")
+    ] = None,
+) -> None:
+    """Train a small text-to-video pipeline on clips of this world, or go on where the same command was stopped."""
+    import json
+
+    from dcvideogen.recipes.recipe import find_recipe, read_recipe
+    from dcvideogen.recipes.shapes_base import ShapesBaseRecipe, train_shapes_base
+
+    check_at_least_one("--workers", workers)
+    changes = [*(overrides or ()), *([f"clips={json.dumps(str(clips))}"] if clips is not None else [])]
+    done = train_shapes_base(read_recipe(ShapesBaseRecipe, find_recipe(recipe), changes), output, workers=workers)
+    told = f"{output / 'pipeline'}: trained" if done else f"stopped; the same command goes on, see {output}"
+    console.out.print(told, markup=False, soft_wrap=True)
+
+
 @shapes.command()
 def render(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for clips and manifest; existing or new.")],
