@@ -107,15 +107,18 @@ class FlowTask:
         """The loss on the held-out clips, text and image given, at HELD_OUT_SIGMAS and fixed noise; no pictures."""
         low, high = self.flow.sigma_range
         values: dict[float, list[Tensor]] = {}
-        training = self.transformer.training
+        training, device = self.transformer.training, next(self.transformer.parameters()).device
+        # Trained weights in fp32 among frozen ones in bf16 run together under autocast alone.
+        mixed = any(parameter.dtype == torch.bfloat16 for parameter in self.transformer.parameters())
         self.transformer.eval()
         for number, batch in enumerate(self.held_out):
-            batch = batch.to(next(self.transformer.parameters()).device)
+            batch = batch.to(device)
             draws = [ClipDraw(HELD_OUT, number, index) for index in range(len(batch.latents))]
             noise = torch.stack([draw.noise(batch.latents.shape[1:]) for draw in draws])
             for place in HELD_OUT_SIGMAS:
                 sigma = low + (high - low) * place
-                losses = self._loss(batch, noise, torch.full((len(noise),), sigma))
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+                    losses = self._loss(batch, noise, torch.full((len(noise),), sigma))
                 values.setdefault(sigma, []).append(losses)
         self.transformer.train(training)
         bands = {f"loss_at_{sigma:.3g}": float(torch.cat(losses).mean()) for sigma, losses in values.items()}
