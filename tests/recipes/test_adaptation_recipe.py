@@ -70,6 +70,10 @@ def test_a_stage_with_data_of_its_own_has_a_cache_of_its_own_without_base_latent
         ("lora.rnk=4", r"unknown key 'lora\.rnk'; known here: targets, rank, alpha"),
         ("align.solver=magic", r"align\.solver is 'magic'; input should be 'least_squares' or 'sgd'"),
         ("cache.pixels=4", r"unknown key 'cache\.pixels'; known here: source, check"),
+        (
+            "stages.0.train.precision=fp32",
+            r"stages\.lora\.train\.precision is fp32 and dtype bf16; set the first to bf16",
+        ),
         ("stages.0.batch_size=0", r"stages\.0\.batch_size is 0"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_adaptation import make_world, read
+from tiny_models import tiny_wan_i2v
 
 from dcvideogen.adaptation.adapter_folder import load_adapter
 from dcvideogen.adaptation.folder import load_base, load_transformer
@@ -21,6 +22,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.recipes.adaptation import run_adaptation
 from dcvideogen.training.checkpoint import find_checkpoints
 
+SGD = "{steps: 2, learning_rate: 0.001, precision: fp32, tensorboard: false, warmup_steps: 0}"
 STAGES = ("cache", "align", "head", "lora", "cache-large", "large", "export")
 
 
@@ -174,10 +176,9 @@ def test_a_last_stage_may_get_more_steps(world, run, tmp_path):
 
 
 def test_all_weights_can_be_trained_with_positions_of_the_base_and_both_ends_by_gradient(world, run, tmp_path):
-    sgd = "{steps: 2, learning_rate: 0.001, precision: fp32, tensorboard: false, warmup_steps: 0}"
     recipe = read(
-        world, "lora=null", "positions=base_grid", "align.solver=sgd", f"align.sgd={sgd}", "head.solver=none",
-        f"head.sgd={sgd}", "head.sgd_batch_size=2", "export.full_rank=2",
+        world, "lora=null", "positions=base_grid", "align.solver=sgd", f"align.sgd={SGD}", "head.solver=none",
+        f"head.sgd={SGD}", "head.sgd_batch_size=2", "export.full_rank=2",
     )  # fmt: skip
     out = tmp_path / "out"
     for stage in ("cache", "cache-large"):
@@ -188,6 +189,40 @@ def test_all_weights_can_be_trained_with_positions_of_the_base_and_both_ends_by_
     base, _ = load_base(world / "base")
     assert not torch.equal(tuned.blocks[0].attn1.norm_q.weight, base.blocks[0].attn1.norm_q.weight)
     assert (out / "export" / "lora" / "diffusers.safetensors").is_file()
+
+
+def test_frozen_weights_in_bf16_keep_the_trained_ones_in_fp32_from_stage_to_stage(world, run, tmp_path):
+    changes = ["dtype=bf16", "head.sgd_batch_size=2", f"head.sgd={SGD}", "head.sgd.precision=bf16"]
+    changes += [f"stages.{n}.train.{key}" for n in (0, 1) for key in ("precision=bf16", "gradient_checkpointing=true")]
+    out = tmp_path / "out"
+    for stage in ("cache", "cache-large"):
+        shutil.copytree(run / stage, out / stage)
+    assert run_adaptation(read(world, *changes), out)
+    for stage in ("align/adapter", "head/adapter", "lora/model", "large/model"):
+        ends = load_file(out / stage / "ends.safetensors")
+        assert not torch.equal(*(ends["patch_embedding.weight"].to(d).float() for d in (torch.bfloat16, torch.float32)))
+    assert (out / "head" / "metrics.jsonl").is_file()
+
+
+def test_an_image_to_video_base_is_adapted_with_its_condition(tmp_path):
+    world = make_world(tmp_path / "world")
+    tiny_wan_i2v().save_pretrained(world / "base" / "transformer")
+    assert run_adaptation(read(world, "cache.image_to_video=true", "stages.1.data=null"), tmp_path / "out")
+    tuned, _ = load_transformer(tmp_path / "out" / "export" / "transformer")
+    assert tuned.config.in_channels == 16 + 4 + 16
+    assert json.loads((tmp_path / "out" / "align" / "align.json").read_text())["condition_loss"] is not None
+
+
+def test_without_stages_the_two_ends_are_exported(world, run, tmp_path):
+    out = tmp_path / "out"
+    for stage in ("cache", "align", "head"):
+        shutil.copytree(run / stage, out / stage)
+    assert run_adaptation(read(world, "stages=[]"), out)
+    tuned, _ = load_transformer(out / "export" / "transformer")
+    base, _ = load_base(world / "base")
+    assert torch.equal(tuned.blocks[0].ffn.net[2].weight, base.blocks[0].ffn.net[2].weight.bfloat16().float())
+    assert not (out / "export" / "lora").exists()
+    assert (out / "export" / "adapter" / "ends.safetensors").is_file()
 
 
 def test_two_experts_are_adapted_each_in_its_range_of_noise(run, tmp_path):

@@ -94,6 +94,11 @@ class AdaptationRecipe(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        loops = {} if self.lora is None else {f"stages.{stage.name}.train": stage.train for stage in self.stages}
+        loops |= {} if self.head.sgd is None else {"head.sgd": self.head.sgd}
+        for name, loop in loops.items():
+            if self.dtype == "bf16" and loop.precision == "fp32":
+                raise ValueError(f"{name}.precision is fp32 and dtype bf16; set the first to bf16, or dtype to fp32")
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1 or name in RESERVED or name.startswith(f"{CACHE}-"):
