@@ -168,6 +168,23 @@ def test_another_base_is_noticed(world, run, tmp_path):
         run_adaptation(read(world, f"base={base}"), out)
 
 
+def test_another_autoencoder_is_noticed_and_a_cache_of_another_is_refused_by_name(world, run, tmp_path):
+    out, autoencoder = copy_of(run, tmp_path / "out"), copy_of(world / "autoencoder", tmp_path / "autoencoder")
+    config = json.loads((autoencoder / "config.json").read_text())
+    (autoencoder / "config.json").write_text(json.dumps({**config, "latent_space_id": "elsewhere"}))
+    recipe = read(world, f"autoencoder={autoencoder}")
+    with pytest.raises(UserError, match=r"the settings or the files of stage 'cache' make another cache, and .*/align"):
+        run_adaptation(recipe, out)
+    shutil.rmtree(out / "align")
+    record = json.loads((out / "cache" / "run.json").read_text())
+    record["stage"]["latent_space_id"] = "elsewhere"  # a cache that was put there by hand
+    (out / "cache" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=rf"holds latents of the space {config['latent_space_id']}; elsewhere is needed"
+    ):
+        run_adaptation(recipe, out, only="align")
+
+
 def test_a_last_stage_may_get_more_steps(world, run, tmp_path):
     out = copy_of(run, tmp_path / "out")
     assert run_adaptation(read(world, "stages.large.train.steps=6"), out)

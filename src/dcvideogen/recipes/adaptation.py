@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dcvideogen.adaptation.cache import LatentCache, open_cache
+from dcvideogen.adaptation.cache_spaces import cache_info
 from dcvideogen.adaptation.fingerprints import Fingerprints
 from dcvideogen.recipes.adaptation_check import check_adaptation
 from dcvideogen.recipes.adaptation_models import models_of
@@ -37,6 +38,8 @@ from dcvideogen.training.distributed import Processes
 log = logging.getLogger(__name__)
 
 FINGERPRINTS = "fingerprints.json"
+# Names of what a cache is made with, in CacheInfo.
+ENCODERS = ("latent_space_id", "base_space_id", "text_encoder", "image_encoder")
 
 
 def run_adaptation(
@@ -67,16 +70,18 @@ class Run:
         self.processes = context.processes
         if self.processes.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-        self.steps: Sequence[Step] = steps_of(context.recipe, self._bases(), folder)
+        self.steps: Sequence[Step] = steps_of(context.recipe, *self._named(), folder)
 
-    def _bases(self) -> Mapping[str, str]:
-        """Names for the transformers of the base by what is in their files."""
-        bases = {}
+    def _named(self) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Names for the transformers of the base, and for all that encodes, by what is in their files."""
+        bases, encoders = {}, {}
         if self.processes.is_main:
-            fingerprints = Fingerprints(self.folder / FINGERPRINTS)
-            bases = {name: fingerprints.folder(self.context.recipe.base / name) for name in self.context.models.configs}
+            recipe, fingerprints = self.context.recipe, Fingerprints(self.folder / FINGERPRINTS)
+            bases = {name: fingerprints.folder(recipe.base / name) for name in self.context.models.configs}
+            info = cache_info(recipe.cache, fingerprints)
+            encoders = {name: getattr(info, name) for name in ENCODERS}
             fingerprints.save()
-        return self.processes.gather(bases)[0]
+        return self.processes.gather((bases, encoders))[0]
 
     def step(self, index: int) -> bool:
         """Runs a step to its end, or as far as it comes; True when it is done."""
@@ -154,7 +159,7 @@ class Run:
 
     def _cache_of(self, step: Step) -> LatentCache:
         places = [self.steps[need].folder for need in step.needs if self.steps[need].expert is None]
-        return open_cache(places[0])
+        return open_cache(places[0], latent_space_id=self.context.models.autoencoder.get("latent_space_id"))
 
 
 def made_by(step: Step) -> Path:

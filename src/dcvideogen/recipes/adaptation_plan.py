@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from dcvideogen.adaptation.adapter_folder import ends_of
-from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.cache_settings import CacheSettings
-from dcvideogen.adaptation.lora import add_lora
 from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.sources import list_items
 from dcvideogen.recipes.adaptation_check import check_adaptation
-from dcvideogen.recipes.adaptation_models import Grid, Models, sizes_of
+from dcvideogen.recipes.adaptation_models import Models, sizes_of
 from dcvideogen.recipes.adaptation_recipe import ALIGN, CACHE, EXPORT, HEAD, AdaptationRecipe, TuneStage
 from dcvideogen.recipes.adaptation_steps import chosen_steps, steps_of
 from dcvideogen.recipes.device_speed import journal_seconds, matmul_speed
+from dcvideogen.recipes.plan_words import TERA, memory, millions, times
 from dcvideogen.recipes.published_models import models_to_plan_with
-from dcvideogen.recipes.transformer_cost import Cost, cost_of
+from dcvideogen.recipes.stage_cost import Size, StageCosts, count, product
 from dcvideogen.training.journal import duration
+from dcvideogen.training.settings import FitSettings
 
-GIB, TERA, MEGA = 2**30, 1e12, 1e6
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 BUCKETS_PER_LINE = 4
-IMAGE_TOKENS = 257  # of CLIP ViT-H/14, which is what Wan models are shown
 ADAM, AVERAGE, GRADIENT = 2, 1, 1  # fp32 numbers per trained weight
-
-
-@dataclass(frozen=True)
-class Size:
-    """A transformer's parameters: all of its own, and what a stage trains beside or among them."""
-
-    total: int
-    trained: int
-    lora: int
-    cost: Cost
 
 
 class Plan:
@@ -51,14 +34,15 @@ class Plan:
         self.recipe, self.folder = recipe, folder
         self.models: Models = models_to_plan_with(recipe)
         check_adaptation(recipe, self.models, num_processes=1)
-        self.expert = next(iter(self.models.configs))
+        self.costs = StageCosts(recipe, self.models)
+        self.expert = self.costs.expert
         config = self.models.configs[self.expert]
         self.measured = matmul_speed(width_of(config), recipe.stages[0].train.precision if recipe.stages else "fp32")
         self.speed, self.told_speed = self.measured
 
     def lines(self, only: str | None) -> Iterator[str]:
         """The plan for people, a line at a time."""
-        steps = steps_of(self.recipe, dict.fromkeys(self.models.configs, ""), self.folder or Path())
+        steps = steps_of(self.recipe, dict.fromkeys(self.models.configs, ""), {}, self.folder or Path())
         stages = dict.fromkeys(steps[index].stage for index in chosen_steps(steps, only))
         caches = {CACHE: self.recipe.cache} | dict(self.recipe.cache_of(stage) for stage in self.recipe.stages)
         tunes = {stage.name: stage for stage in self.recipe.stages}
@@ -105,7 +89,7 @@ class Plan:
                 base, new = models.base_tokens(settings.num_frames, size), models.tokens(settings.num_frames, size)
                 row.append(f"{times(size)} {product(base)} -> {product(new)}")
             yield f"    {', '.join(row)}"
-        size = self.size_of(settings)
+        size = self.costs.size_of(settings)
         number = BYTES[settings.stored_dtype]
         latents = number * models.space.channels * product(models.space.grid(settings.num_frames, size))
         if settings.image_to_video:
@@ -136,7 +120,7 @@ class Plan:
         yield f"stage {ALIGN}: trains the patch embedder, {millions(own)} parameters"
         if settings.solver == "sgd":
             steps, clips = settings.sgd.steps, settings.sgd_batch_size
-            tokens = product(models.tokens(self.recipe.cache.num_frames, self.size_of(self.recipe.cache)))
+            tokens = product(models.tokens(self.recipe.cache.num_frames, self.costs.size_of(self.recipe.cache)))
             flops = 6 * steps * clips * tokens * weight.numel()
             yield f"  {steps} steps of {clips} clips: {flops / TERA:.4g} TFLOP, about {self.time(flops)} and reading"
         else:
@@ -153,33 +137,35 @@ class Plan:
         if settings.solver == "least_squares":
             clips = clips_of(cache)[0]
             clips = min(clips, settings.max_clips or clips)
-            forward = self.count(self.models.new_on_meta(self.expert), cache).cost.forward
+            forward = self.costs.of(self.models.new_on_meta(self.expert), cache).cost.forward
             flops = clips * settings.draws * forward
             yield (
                 f"  least squares over {settings.draws} draws of {clips} clips: {forward / TERA:.4g} TFLOP a draw, "
                 f"{flops / TERA:.4g} in all, about {self.time(flops)}; a system of {weight.shape[1] + 1} unknowns"
             )
         if settings.sgd is not None:
-            size = self.count(self.ends_trainable, cache)
+            size = self.costs.of(self.costs.ends_trainable, cache)
             flops = settings.sgd_batch_size * size.cost.step(settings.sgd.gradient_checkpointing)
             yield f"  {settings.sgd.steps} steps of {settings.sgd_batch_size} clips on both ends and the modulation"
             yield from self.training_lines(settings.sgd, settings.sgd_batch_size, size, flops, self.folder_of(HEAD))
 
     def tune_lines(self, stage: TuneStage) -> Iterator[str]:
         _, cache = self.recipe.cache_of(stage)
-        size = self.count(self.all_trainable, cache)
+        size = self.costs.of(self.costs.all_trainable, cache)
         lora = self.recipe.lora
         if lora is None:
             what = "all weights"
         else:
             what = f"LoRA on {lora.targets} (rank {lora.rank}, alpha {lora.alpha:g}), embedder, head and its modulation"
-        tokens = product(self.models.tokens(cache.num_frames, self.size_of(cache)))
+        tokens = product(self.models.tokens(cache.num_frames, self.costs.size_of(cache)))
         yield f"stage {stage.name}: {stage.train.steps} steps of {stage.batch_size} clips of up to {tokens} tokens"
         yield f"  trains {what}: {millions(size.trained)} parameters; the transformer has {millions(size.total)}"
         flops = stage.batch_size * size.cost.step(stage.train.gradient_checkpointing)
         yield from self.training_lines(stage.train, stage.batch_size, size, flops, self.folder_of(stage.name))
 
-    def training_lines(self, train, batch_size: int, size: Size, flops: float, folder: Path | None) -> Iterator[str]:
+    def training_lines(
+        self, train: FitSettings, batch_size: int, size: Size, flops: float, folder: Path | None
+    ) -> Iterator[str]:
         seconds = journal_seconds(folder)
         if seconds is not None:
             self.speed = flops / TERA / seconds
@@ -202,43 +188,10 @@ class Plan:
 
     def export_lines(self) -> Iterator[str]:
         number = torch.finfo(getattr(torch, self.recipe.export.dtype)).bits // 8
-        total, trained = count(self.models.new_on_meta(self.expert)), count(self.all_trainable, trained=True)
+        total, trained = count(self.models.new_on_meta(self.expert)), count(self.costs.all_trainable, trained=True)
         yield (
             f"stage {EXPORT}: transformer/ of {memory(total * number)}"
             + (f", adapter/ of {memory(trained * number)}" if self.recipe.lora is not None else "")
-        )
-
-    @functools.cached_property
-    def all_trainable(self) -> nn.Module:
-        """With what the recipe's stages train, through LoRA or in full."""
-        network = copy.deepcopy(self.models.new_on_meta(self.expert))
-        if self.recipe.lora is None:
-            return network.requires_grad_(True)
-        add_lora(network, self.models.backbone, self.recipe.lora)
-        return network
-
-    @functools.cached_property
-    def ends_trainable(self) -> nn.Module:
-        network = copy.deepcopy(self.models.new_on_meta(self.expert))
-        for parameter in ends_of(network, self.models.backbone):
-            network.get_parameter(parameter).requires_grad_(True)
-        return network
-
-    def count(self, network: nn.Module, settings: CacheSettings) -> Size:
-        """A transformer on meta, on one clip."""
-        total = count(self.models.new_on_meta(self.expert))
-        batch = batch_on_meta(self.models, self.expert, settings, self.size_of(settings))
-
-        def velocity(transformer: nn.Module) -> Tensor:
-            sigma = torch.empty(1, device="meta")
-            return self.models.backbone.velocity(transformer, batch.latents, sigma, batch)
-
-        return Size(total, count(network, trained=True), count(network) - total, cost_of(network, velocity))
-
-    def size_of(self, settings: CacheSettings) -> tuple[int, int]:
-        """The bucket with the most tokens."""
-        return max(
-            sizes_of(settings, self.models), key=lambda size: product(self.models.tokens(settings.num_frames, size))
         )
 
     def time(self, flops: float) -> str:
@@ -259,27 +212,6 @@ def plan_lines(recipe: AdaptationRecipe, folder: Path | None = None, *, only: st
     yield from Plan(recipe, folder).lines(only)
 
 
-def batch_on_meta(models: Models, expert: str, settings: CacheSettings, size: tuple[int, int]) -> LatentBatch:
-    """A clip as a stage sees it, without numbers."""
-    config, grid = models.configs[expert], models.space.grid(settings.num_frames, size)
-    new = models.backbone.with_latents(
-        config, latent_channels=models.space.channels, patch_size=models.patch_size, condition=models.image_to_video
-    )
-    channels = models.backbone.condition_channels(new)
-    width, pooled = config.get("image_dim"), config.get("pooled_projection_dim")
-    text = settings.max_sequence_length
-    with torch.device("meta"):
-        return LatentBatch(
-            latents=torch.empty(1, models.space.channels, *grid),
-            prompt_embeds=torch.empty(1, text, models.text_width),
-            prompt_mask=torch.empty(1, text, dtype=torch.bool),
-            names=("clip",),
-            condition=torch.empty(1, channels, *grid) if channels else None,
-            image_embeds=torch.empty(1, IMAGE_TOKENS, width) if width else None,
-            pooled_embeds=torch.empty(1, pooled) if pooled else None,
-        )
-
-
 def clips_of(settings: CacheSettings) -> tuple[int, str]:
     """How many clips a cache will have at most, as far as its source tells; 1000 where it is not there."""
     if not settings.source.exists():
@@ -291,31 +223,3 @@ def clips_of(settings: CacheSettings) -> tuple[int, str]:
 def width_of(config: dict) -> int:
     heads, width = config.get("num_attention_heads"), config.get("attention_head_dim")
     return heads * width if heads and width else 1024
-
-
-def count(network: nn.Module, *, trained: bool = False) -> int:
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
-
-
-def product(grid: Grid) -> int:
-    total = 1
-    for size in grid:
-        total *= size
-    return total
-
-
-def millions(parameters: int) -> str:
-    """ "1418.90 M", "0.0507 M" """
-    return f"{parameters / MEGA:.2f} M" if parameters >= MEGA else f"{parameters / MEGA:.3g} M"
-
-
-def memory(size: float) -> str:
-    """Bytes in a unit that keeps the number readable."""
-    for name, unit in (("GiB", GIB), ("MiB", 2**20)):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size / 2**10:.3g} KiB"
-
-
-def times(sizes: tuple[int, ...]) -> str:
-    return "x".join(map(str, sizes))

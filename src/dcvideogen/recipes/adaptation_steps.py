@@ -41,10 +41,13 @@ class Step:
         return self.stage if self.expert is None or self.folder.name == self.stage else f"{self.stage}/{self.expert}"
 
 
-def steps_of(recipe: AdaptationRecipe, bases: Mapping[str, str], folder: Path) -> list[Step]:
+def steps_of(
+    recipe: AdaptationRecipe, bases: Mapping[str, str], encoders: Mapping[str, str | None], folder: Path
+) -> list[Step]:
     """All steps in the order in which they run. Of several experts each has a folder in the stage's.
 
-    bases: the base's transformers: subfolder -> a name for what is in it.
+    bases: the base's transformers: subfolder -> a name for what is in it. encoders: names of all that a cache is made
+    with: both autoencoders, text and image encoder.
     """
     experts = list(bases)
     steps: list[Step] = []
@@ -56,7 +59,7 @@ def steps_of(recipe: AdaptationRecipe, bases: Mapping[str, str], folder: Path) -
         return len(steps) - 1
 
     def add_cache(stage: str, settings: Any) -> int:
-        return add(stage, None, (), {**settings.content(), "source": str(settings.source)})
+        return add(stage, None, (), {**settings.content(), "source": str(settings.source), **encoders})
 
     caches = {CACHE: add_cache(CACHE, recipe.cache)}
     surgery = {"patch_size": list(recipe.patch_size), "positions": recipe.positions, "seed": recipe.seed}
