@@ -62,7 +62,8 @@ def sample_sigma(
 
 def _share_below(distribution: Distribution, sigma: float, shift: float) -> Tensor:
     """How much of the shifted distribution lies below sigma."""
-    unshifted = shift_sigma(torch.tensor(sigma, dtype=torch.float64), 1 / shift)
+    # Rounding may lead out of 0 to 1, where a logit is not a number.
+    unshifted = shift_sigma(torch.tensor(sigma, dtype=torch.float64), 1 / shift).clamp(0, 1)
     return torch.special.ndtr(unshifted.logit()) if distribution == "logit_normal" else unshifted
 
 

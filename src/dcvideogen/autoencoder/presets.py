@@ -49,6 +49,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "block_out_channels": (24, 48, 96, 128, 128, 256),
         "layers_per_block": (0, 1, 1, 1, 1, 0),
     },
+    # For the shapes world (shapes_world.py), the same.
+    "dcae-shapes-f32t4c32": {
+        **F32T4,
+        "block_out_channels": (32, 32, 64, 64, 64, 64),
+        "layers_per_block": (0, 1, 1, 1, 1, 1),
+        "chunk_frames": 16,
+    },
     # The published depths at a quarter and at an eighth of the widths: for the memory and speed benchmarks.
     "f32t4c32-quarter": {**F32T4, "block_out_channels": (64, 128, 128, 256, 256, 256)},
     "f32t4c32-narrow": {**F32T4, "block_out_channels": (32, 64, 64, 128, 128, 128)},

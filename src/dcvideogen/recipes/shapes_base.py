@@ -19,7 +19,7 @@ from transformers import UMT5EncoderModel
 from dcvideogen.adaptation.backbone_wan import WAN
 from dcvideogen.adaptation.cache import build_cache, open_cache
 from dcvideogen.adaptation.cache_data import CacheData
-from dcvideogen.adaptation.cache_settings import CacheSettings
+from dcvideogen.adaptation.cache_settings import BucketSettings, CacheSettings
 from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.folder import save_transformer
@@ -39,6 +39,7 @@ HELD_OUT_COMBINATIONS = 12
 HELD_OUT_CLIPS = 32
 # Seeds of clips that no training sees.
 HELD_OUT_SEED = 2**31
+COMPONENT_SEED = 5
 
 
 class VaeSettings(Frozen):
@@ -51,28 +52,38 @@ class VaeSettings(Frozen):
     train: FitSettings
 
 
-class TransformerSettings(Frozen):
-    """num_layers, num_attention_heads, attention_head_dim, ffn_dim: as in diffusers' WanTransformer3DModel."""
+class TransformerStage(Frozen):
+    """size: of the clips in pixels. batch_size: clips per step."""
 
-    num_layers: int = Field(default=7, gt=0)
-    num_attention_heads: int = Field(default=6, gt=0)
-    attention_head_dim: int = Field(default=32, gt=0)
-    ffn_dim: int = Field(default=640, gt=0)
+    size: int = Field(gt=0)
     flow: FlowSettings
     batch_size: int = Field(gt=0)
     train: FitSettings
 
 
+class TransformerSettings(Frozen):
+    """num_layers, num_attention_heads, attention_head_dim, ffn_dim: as in diffusers' WanTransformer3DModel.
+
+    stages: small clips first, as large models are trained: a quarter of the tokens teach most of what there is to know.
+    """
+
+    num_layers: int = Field(default=7, gt=0)
+    num_attention_heads: int = Field(default=6, gt=0)
+    attention_head_dim: int = Field(default=32, gt=0)
+    ffn_dim: int = Field(default=640, gt=0)
+    stages: tuple[TransformerStage, ...] = Field(min_length=1)
+
+
 class ShapesBaseRecipe(Frozen):
     """A complete run of `dcvideogen shapes train-base`. clips: to train on, see `dcvideogen shapes render`.
 
-    text_batch_size: captions per step. cache: its `base`, `source` and `autoencoder` are filled in by the run.
+    text_batch_size: captions per step. cache: its `base`, `source` and `buckets` are filled in by the run.
     """
 
     clips: Path
     text: FitSettings
     text_batch_size: int = Field(default=64, gt=0)
-    vae: tuple[VaeSettings, VaeSettings]
+    vae: tuple[VaeSettings, ...] = Field(min_length=1)
     cache: CacheSettings
     transformer: TransformerSettings
 
@@ -81,17 +92,17 @@ def train_shapes_base(recipe: ShapesBaseRecipe, folder: Path, *, workers: int = 
     """Runs all stages, or goes on with the run in `folder`; True when folder/pipeline is done. A signal stops it."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = folder / "parts"
-    for run in (run_text, run_vae, run_decoder):
-        if not run(recipe, folder):
-            return False
-    shift = recipe.transformer.flow.shift
-    assemble(folder, parts, new_transformer(recipe.transformer, seed=0), shift)
-    settings = recipe.cache.model_copy(update={"source": recipe.clips, "base": parts, "autoencoder": None})
-    build_cache(settings, folder / "cache", workers=workers)
-    if not run_transformer(recipe, folder):
+    if not run_text(recipe, folder):
         return False
-    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer" / "model")
-    assemble(folder, folder / "pipeline", transformer, shift)
+    if not all(run_vae(recipe, index, folder) for index in range(len(recipe.vae))):
+        return False
+    vae, stages = vae_folder(folder, len(recipe.vae) - 1) / "model", recipe.transformer.stages
+    shift = stages[-1].flow.shift
+    assemble(folder, parts, vae, new_transformer(recipe.transformer, seed=0), shift)
+    if not all(run_transformer(recipe, index, folder, workers) for index in range(len(stages))):
+        return False
+    transformer = WanTransformer3DModel.from_pretrained(transformer_folder(folder, len(stages) - 1) / "model")
+    assemble(folder, folder / "pipeline", vae, transformer, shift)
     return True
 
 
@@ -100,17 +111,23 @@ def run_text(recipe: ShapesBaseRecipe, folder: Path) -> bool:
     return fit(TextTask(make_text_encoder(recipe.text.seed), captions), captions, recipe.text, folder / "text")
 
 
-def run_vae(recipe: ShapesBaseRecipe, folder: Path) -> bool:
-    return fit_vae(recipe.vae[0], make_vae(recipe.vae[0].train.seed), folder / "vae")
+def vae_folder(folder: Path, index: int) -> Path:
+    return folder / f"vae-{index}"
 
 
-def run_decoder(recipe: ShapesBaseRecipe, folder: Path) -> bool:
-    return fit_vae(recipe.vae[1], AutoencoderKLWan.from_pretrained(folder / "vae" / "model"), folder / "decoder")
+def run_vae(recipe: ShapesBaseRecipe, index: int, folder: Path) -> bool:
+    """The index-th stage of the autoencoder, from what the one before it made."""
+    settings = recipe.vae[index]
+    if index:
+        vae = AutoencoderKLWan.from_pretrained(vae_folder(folder, index - 1) / "model")
+    else:
+        vae = make_vae(settings.train.seed)
+    return fit_vae(settings, vae, vae_folder(folder, index))
 
 
 def fit_vae(settings: VaeSettings, vae: AutoencoderKLWan, folder: Path) -> bool:
     sample = [
-        render(clip.combination, clip.seed)[:, 3:] for clip in plan_clips("train", COMPONENT_CLIPS, HELD_OUT_SEED)
+        render(clip.combination, clip.seed)[:, 3:] for clip in plan_clips("train", COMPONENT_CLIPS, COMPONENT_SEED)
     ]
     step = len(combinations("test")) // HELD_OUT_COMBINATIONS
     held_out = [render(combination, HELD_OUT_SEED)[None, :, 3:] for combination in combinations("test")[::step]]
@@ -148,31 +165,45 @@ def new_transformer(settings: TransformerSettings, seed: int) -> WanTransformer3
         )
 
 
-def run_transformer(recipe: ShapesBaseRecipe, folder: Path) -> bool:
-    settings = recipe.transformer
-    cache = open_cache(folder / "cache")
-    held_out = cache.indices(held_out=True)[:HELD_OUT_CLIPS]
+def transformer_folder(folder: Path, index: int) -> Path:
+    return folder / f"transformer-{index}"
+
+
+def run_transformer(recipe: ShapesBaseRecipe, index: int, folder: Path, workers: int) -> bool:
+    """The index-th stage of the transformer, from what the one before it made, on a cache of its own size."""
+    stage = recipe.transformer.stages[index]
+    buckets = BucketSettings(height=stage.size, width=stage.size)
+    changes = {"source": recipe.clips, "base": folder / "parts", "autoencoder": None, "buckets": buckets}
+    report = build_cache(recipe.cache.model_copy(update=changes), folder / f"cache-{stage.size}", workers=workers)
+    cache = open_cache(report.folder)
+    if index:
+        transformer = WanTransformer3DModel.from_pretrained(transformer_folder(folder, index - 1) / "model")
+    else:
+        transformer = new_transformer(recipe.transformer, stage.train.seed)
     task = FlowTask(
-        new_transformer(settings, settings.train.seed),
+        transformer,
         WAN,
         null_prompt=cache.null_prompt(),
-        held_out=[cache.batch(held_out)],
-        flow=settings.flow,
+        held_out=[cache.batch(cache.indices(held_out=True)[:HELD_OUT_CLIPS])],
+        flow=stage.flow,
         trainable=("*",),
         info=None,
-        seed=settings.train.seed,
-        save=lambda transformer, target: save_transformer(transformer, target, None),
+        seed=stage.train.seed,
+        save=lambda trained, target: save_transformer(trained, target, None),
     )
-    data = CacheData(cache, settings.batch_size, settings.train.seed)
-    return fit(task, data, settings.train, folder / "transformer")
+    data = CacheData(cache, stage.batch_size, stage.train.seed)
+    return fit(task, data, stage.train, transformer_folder(folder, index))
 
 
-def assemble(folder: Path, target: Path, transformer: WanTransformer3DModel, shift: float) -> None:
-    """Writes the pipeline's folder, replacing what is there at once. shift: of the noise levels that are sampled."""
+def assemble(folder: Path, target: Path, vae: Path, transformer: WanTransformer3DModel, shift: float) -> None:
+    """Writes the pipeline's folder, replacing what is there at once. folder: of the run; vae: the autoencoder's.
+
+    shift: of the noise levels that are sampled.
+    """
     pipeline = WanPipeline(
         tokenizer=make_tokenizer(),
         text_encoder=UMT5EncoderModel.from_pretrained(folder / "text" / "model" / "text_encoder"),
-        vae=AutoencoderKLWan.from_pretrained(folder / "decoder" / "model"),
+        vae=AutoencoderKLWan.from_pretrained(vae),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         transformer=transformer,
     )

@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import torch
+from tiny_models import tiny_batch, tiny_transformer
+
+from dcvideogen.adaptation.backbones import FAMILIES
+from dcvideogen.adaptation.sampling import sample_latents
+from dcvideogen.flow import euler_sigmas
+
+WAN = FAMILIES["wan"]
+
+
+def sample(guidance, batch=None, **changes):
+    batch = tiny_batch() if batch is None else batch
+    null = (torch.zeros_like(batch.prompt_embeds[0]), torch.zeros_like(batch.prompt_mask[0]))
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
+    options = {"steps": 3, "shift": 2.0, "null_prompt": null, "guidance": guidance} | changes
+    return sample_latents(tiny_transformer("wan"), WAN, batch, noise, **options)
+
+
+def test_guidance_of_one_batch_of_two_is_that_of_two_passes():
+    transformer, batch, guidance = tiny_transformer("wan"), tiny_batch(), 4.0
+    empty = replace(batch, prompt_embeds=torch.zeros_like(batch.prompt_embeds))
+    noisy = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
+    sigmas = euler_sigmas(3, 2.0)
+    with torch.no_grad():
+        for now, following in zip(sigmas, sigmas[1:], strict=False):
+            sigma = now.expand(2)
+            text, without = (WAN.velocity(transformer, noisy, sigma, given) for given in (batch, empty))
+            noisy = noisy + (following - now) * (without + guidance * (text - without))
+    torch.testing.assert_close(sample(guidance), noisy, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_one_asks_with_the_text_alone():
+    batch = tiny_batch()
+    null = (torch.full_like(batch.prompt_embeds[0], 9.0), torch.ones_like(batch.prompt_mask[0]))
+    assert torch.equal(sample(1.0), sample(1.0, null_prompt=null))
+    assert not torch.equal(sample(2.0), sample(2.0, null_prompt=null))
+
+
+def test_the_latents_of_the_batch_are_not_looked_at():
+    batch = tiny_batch()
+    assert torch.equal(sample(2.0, batch), sample(2.0, replace(batch, latents=torch.zeros_like(batch.latents))))
