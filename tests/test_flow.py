@@ -14,7 +14,8 @@ def latents_and_noise(seed=0):
 def test_sigma_zero_gives_the_data_and_one_the_noise():
     latents, noise = latents_and_noise()
     noisy = flow.add_noise(latents, noise, torch.tensor([0.0, 1.0]))
-    assert torch.equal(noisy[0], latents[0]) and torch.equal(noisy[1], noise[1])
+    assert torch.equal(noisy[0], latents[0])
+    assert torch.equal(noisy[1], noise[1])
 
 
 def test_the_velocity_is_the_slope_of_the_path():
@@ -43,7 +44,8 @@ def test_euler_steps_with_the_true_velocity_recover_the_data(steps):
 
     found = flow.euler_solve(velocity_of, noise, flow.euler_sigmas(steps, shift=3.0))
     torch.testing.assert_close(found, latents, atol=1e-5, rtol=0)
-    assert len(asked) == steps and asked[0] == 1.0
+    assert len(asked) == steps
+    assert asked[0] == 1.0
 
 
 @given(st.floats(0.1, 10), st.floats(0, 1))
@@ -59,7 +61,9 @@ def test_sampling_levels_fall_from_one_to_zero_and_are_diffusers_own():
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     sigmas = flow.euler_sigmas(20, shift=3.0)
-    assert sigmas[0] == 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
+    assert sigmas[0] == 1
+    assert sigmas[-1] == 0
+    assert (sigmas.diff() < 0).all()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / 20, 20).tolist())
     torch.testing.assert_close(scheduler.sigmas, sigmas, atol=1e-6, rtol=0)
@@ -71,7 +75,9 @@ def test_noise_levels_are_drawn_continuously_from_their_distribution(distributio
     drawn = flow.sample_sigma(
         4000, distribution=distribution, shift=shift, generator=torch.Generator().manual_seed(0)
     ).double()
-    assert len(drawn.unique()) > 3900 and drawn.min() > 0 and drawn.max() < 1
+    assert len(drawn.unique()) > 3900
+    assert drawn.min() > 0
+    assert drawn.max() < 1
     before = flow.shift_sigma(drawn, 1 / shift)
     shares = before if distribution == "uniform" else torch.special.ndtr(before.logit())
     # Kolmogorov-Smirnov: 1.63 / sqrt(n) is passed by one sample in a hundred.
@@ -82,7 +88,8 @@ def test_noise_levels_are_drawn_continuously_from_their_distribution(distributio
 def test_an_expert_sees_its_own_range_as_the_whole_distribution_has_it():
     whole = flow.sample_sigma(20000, shift=5.0, generator=torch.Generator().manual_seed(0))
     part = flow.sample_sigma(20000, shift=5.0, sigma_range=(0.875, 1.0), generator=torch.Generator().manual_seed(1))
-    assert part.min() >= 0.875 and part.max() <= 1
+    assert part.min() >= 0.875
+    assert part.max() <= 1
     assert abs(part.mean() - whole[whole >= 0.875].mean()) < 0.002
 
 

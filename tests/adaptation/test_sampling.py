@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import torch
@@ -24,7 +25,7 @@ def test_guidance_of_one_batch_of_two_is_that_of_two_passes():
     noisy = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
     sigmas = euler_sigmas(3, 2.0)
     with torch.no_grad():
-        for now, following in zip(sigmas, sigmas[1:], strict=False):
+        for now, following in itertools.pairwise(sigmas):
             sigma = now.expand(2)
             text, without = (WAN.velocity(transformer, noisy, sigma, given) for given in (batch, empty))
             noisy = noisy + (following - now) * (without + guidance * (text - without))

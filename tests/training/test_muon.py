@@ -19,7 +19,8 @@ def test_singular_values_come_near_one_and_directions_stay(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     found = left.T @ orthogonal(matrix, 1e-8) @ right.T
-    assert (found.diagonal() > 0.6).all() and (found.diagonal() < 1.3).all()
+    assert (found.diagonal() > 0.6).all()
+    assert (found.diagonal() < 1.3).all()
     torch.testing.assert_close(found, found.diagonal().diag(), atol=1e-3, rtol=0)
 
 
@@ -64,7 +65,8 @@ def test_a_step_that_is_not_finite_is_left_out():
     muon = Muon([weight], **OPTIONS)
     muon.found_inf = torch.tensor(1.0)
     muon.step()
-    assert torch.equal(weight, before) and not muon.state[weight]
+    assert torch.equal(weight, before)
+    assert not muon.state[weight]
 
 
 def test_the_loop_trains_with_it_and_the_guard_skips_its_steps():
