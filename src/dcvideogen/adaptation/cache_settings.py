@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dcvideogen.data.settings import CheckSettings, Frozen, Pixels
+from dcvideogen.weights import resolve_pipeline
 
 Dtype = Literal["fp32", "bf16"]
 StoredDtype = Literal["fp32", "fp16", "bf16"]
@@ -38,8 +39,8 @@ class CacheSettings(Frozen):
     file must be; None: the index of `dcvideogen data check` where the source has one, else its rules without the one
     against videos that stand still (a caption may well say so).
     autoencoder: ours, a folder or a bundled name; None: the base model's own autoencoder gives the latents, to train
-    in its space. base: a diffusers pipeline folder with text_encoder, tokenizer, vae, and for image-to-video
-    image_encoder and image_processor if the model has them.
+    in its space. base: a diffusers pipeline folder (or a bundled one's name) with text_encoder, tokenizer, vae, and for
+    image-to-video image_encoder and image_processor if the model has them.
 
     num_frames: of a clip, a multiple of both temporal ratios. fps: to which videos are resampled; None: all frames, at
     any rate. clips_per_video: at most so many, one behind the other. split_at_cuts: no clip goes across a scene cut.
@@ -81,6 +82,11 @@ class CacheSettings(Frozen):
     clips_per_shard: int = Field(default=64, gt=0)
     device: str = "auto"
     rows_per_step: int | None = Field(default=None, gt=0)
+
+    @field_validator("base")
+    @classmethod
+    def _find_bundled(cls, base: Path) -> Path:
+        return resolve_pipeline(base)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,6 +15,7 @@ from dcvideogen.adaptation.head_settings import HeadSettings
 from dcvideogen.adaptation.lora import LoraSettings
 from dcvideogen.data.settings import Frozen
 from dcvideogen.training.settings import FitSettings
+from dcvideogen.weights import resolve_pipeline
 
 CACHE, ALIGN, HEAD, EXPORT = "cache", "align", "head", "export"
 RESERVED = (CACHE, ALIGN, HEAD, EXPORT)
@@ -50,11 +51,11 @@ class TuneStage(Frozen):
 class AdaptationRecipe(Frozen):
     """A complete run of `dcvideogen adapt`: cache, align, head, the stages one after another, export.
 
-    base: the folder of a diffusers pipeline whose transformer is moved; one with two experts (`transformer_2`) has both
-    moved, each in its own range of noise. autoencoder: the one to move to, a folder or a bundled name.
-    patch_size: of the new transformer, (frames, rows, columns) of latents per token. positions: "integer" counts the
-    new tokens as the base model counts its own (the authors' way); "base_grid" puts each at the centre of the base
-    tokens that it replaces. seed: of the embedder, the head and the LoRA before they are fitted.
+    base: the folder of a diffusers pipeline (or a bundled one's name) whose transformer is moved; one with two experts
+    (`transformer_2`) has both moved, each in its own range of noise. autoencoder: the one to move to, a folder or a
+    bundled name. patch_size: of the new transformer, (frames, rows, columns) of latents per token. positions:
+    "integer" counts the new tokens as the base model counts its own (the authors' way); "base_grid" puts each at the
+    centre of the base tokens that it replaces. seed: of embedder, head and LoRA before they are fitted.
     dtype: of the weights that a stage does not train; those that it trains are fp32.
     lora: of all stages; None: all weights are trained. stages: the first one is called "lora" in the paper's scheme,
     and those that follow repeat it at larger sizes.
@@ -84,6 +85,11 @@ class AdaptationRecipe(Frozen):
             if name in cache and name in values and str(cache[name]) != str(values[name]):
                 raise ValueError(f"cache.{name} is {cache[name]} and {name} is {values[name]}; leave the first one out")
         return {**values, CACHE: {**{name: values[name] for name in SHARED if name in values}, **cache}}
+
+    @field_validator("base")
+    @classmethod
+    def _find_bundled(cls, base: Path) -> Path:
+        return resolve_pipeline(base)
 
     @field_validator("patch_size")
     @classmethod

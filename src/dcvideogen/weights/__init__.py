@@ -14,8 +14,19 @@ DEFAULT_AUTOENCODER = "dcae-small-f32t4c128"
 
 
 def bundled_models() -> dict[str, Path]:
-    """Name -> folder of every model that came with the package."""
+    """Name -> folder of every autoencoder that came with the package."""
     return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/config.json"))}
+
+
+def bundled_pipelines() -> dict[str, Path]:
+    """Name -> folder of every base pipeline that came with the package."""
+    return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/model_index.json"))}
+
+
+def resolve_pipeline(name_or_path: str | Path) -> Path:
+    """The folder of a bundled pipeline of that name unless there is such a path; other paths as they are."""
+    path = Path(name_or_path)
+    return path if path.exists() else bundled_pipelines().get(str(name_or_path), path)
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
@@ -38,7 +49,7 @@ def sha256(path: Path) -> str:
 
 
 def weight_files() -> list[Path]:
-    return sorted(FOLDER.glob("*/*.safetensors"))
+    return sorted(FOLDER.rglob("*.safetensors"))
 
 
 def write_checksums() -> None:
