@@ -198,14 +198,14 @@ def run_transformer(recipe: ShapesBaseRecipe, index: int, folder: Path, workers:
 def assemble(folder: Path, target: Path, vae: Path, transformer: WanTransformer3DModel, shift: float) -> None:
     """Writes the pipeline's folder, replacing what is there at once. folder: of the run; vae: the autoencoder's.
 
-    shift: of the noise levels that are sampled.
+    shift: of the noise levels that are sampled. Autoencoder and transformer are stored in 16 bits, to be small.
     """
     pipeline = WanPipeline(
         tokenizer=make_tokenizer(),
         text_encoder=UMT5EncoderModel.from_pretrained(folder / "text" / "model" / "text_encoder"),
-        vae=AutoencoderKLWan.from_pretrained(vae),
+        vae=AutoencoderKLWan.from_pretrained(vae).half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
-        transformer=transformer,
+        transformer=transformer.bfloat16(),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -44,9 +44,8 @@ class Muon(torch.optim.Optimizer):
         if self.found_inf is not None and self.found_inf > 0:
             return
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            given = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in given:
                 state = self.state[parameter]
                 if not state:
                     state["step"] = torch.zeros(())
@@ -54,9 +53,25 @@ class Muon(torch.optim.Optimizer):
                     if not is_matrix(parameter):
                         state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
-                update = muon_update if is_matrix(parameter) else adam_update
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(update(parameter.grad, state, *group["betas"], group["eps"]), alpha=group["lr"])
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in given:
+                if is_matrix(parameter):
+                    alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
+                else:
+                    update = adam_update(parameter.grad, self.state[parameter], *group["betas"], group["eps"])
+                    parameter.sub_(update, alpha=group["lr"])
+            # Matrices of one size go together: one by one, small ones took 40 % of the time of a small model's step.
+            for matrices in alike.values():
+                states = [self.state[matrix] for matrix in matrices]
+                momenta = [
+                    momentum(matrix.grad, state, group["betas"][0])
+                    for matrix, state in zip(matrices, states, strict=True)
+                ]
+                updates = orthogonal(torch.stack(momenta), group["eps"])
+                scale = ADAM_SCALE * max(updates.shape[1:]) ** 0.5
+                for matrix, update in zip(matrices, updates, strict=True):
+                    matrix.sub_(update.reshape(matrix.shape), alpha=group["lr"] * scale)
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -64,11 +79,10 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= MIN_SIDE
 
 
-def muon_update(gradient: Tensor, state: dict[str, Tensor], beta: float, _: float, eps: float) -> Tensor:
-    """Nesterov's momentum, made orthogonal."""
+def momentum(gradient: Tensor, state: dict[str, Tensor], beta: float) -> Tensor:
+    """Nesterov's, as a matrix."""
     state["exp_avg"].lerp_(gradient, 1 - beta)
-    matrix = orthogonal(gradient.lerp(state["exp_avg"], beta).flatten(1), eps)
-    return (ADAM_SCALE * max(matrix.shape) ** 0.5 * matrix).reshape(gradient.shape)
+    return gradient.lerp(state["exp_avg"], beta).flatten(1)
 
 
 def adam_update(gradient: Tensor, state: dict[str, Tensor], beta: float, beta_square: float, eps: float) -> Tensor:
@@ -79,13 +93,14 @@ def adam_update(gradient: Tensor, state: dict[str, Tensor], beta: float, beta_sq
     return mean / ((state["exp_avg_sq"] / (1 - beta_square ** state["step"])).sqrt() + eps)
 
 
-def orthogonal(matrix: Tensor, eps: float) -> Tensor:
-    """Nearly U V' of the matrix U S V': singular values between about 0.7 and 1.2, in a few matrix products."""
+def orthogonal(matrices: Tensor, eps: float) -> Tensor:
+    """Nearly U V' of each matrix U S V' of (..., rows, columns): singular values between about 0.7 and 1.2, in a few
+    matrix products."""
     a, b, c = POLYNOMIAL
-    x = matrix / (matrix.norm() + eps)
-    if tall := len(x) > x.shape[1]:
-        x = x.T
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + eps)
+    if tall := x.shape[-2] > x.shape[-1]:
+        x = x.mT
     for _ in range(ITERATIONS):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
