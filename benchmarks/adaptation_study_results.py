@@ -1,0 +1,160 @@
+"""The numbers of the study of adaptation, read off the runs that are done, and what they say of each claim."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptation_study_arms import ARMS
+
+Entry = dict[str, Any]  # what was measured at a step
+SAME = 0.02  # of the semantic score: "within" the base's
+ALIGN_RATIO, TIME_RATIO, STEP_SHARE = 50.0, 3.5, 0.2
+
+
+@dataclass(frozen=True)
+class Results:
+    """runs[arm][seed]: results.json. base: base.json, or None. settings: study.json. rates: rates.json, or None."""
+
+    runs: dict[str, dict[int, dict[str, Any]]]
+    base: dict[str, Any] | None
+    settings: dict[str, Any]
+    rates: dict[str, Any] | None
+
+    @property
+    def arms(self) -> list[str]:
+        return [name for name in ARMS if name in self.runs]
+
+    @property
+    def steps(self) -> list[int]:
+        return self.settings["checkpoints"]
+
+    def values(self, arm: str, step: int, value: Callable[[Entry], float]) -> list[float]:
+        """One per seed."""
+        return [value(run["scores"][str(step)]) for run in self.runs.get(arm, {}).values()]
+
+    def semantic(self, arm: str, step: int) -> list[float]:
+        return self.values(arm, step, lambda entry: entry["score"]["semantic"])
+
+    def final(self, arm: str, name: str) -> list[float]:
+        return self.values(arm, self.steps[-1], lambda entry: entry["final"][name])
+
+    def starts(self, arm: str) -> list[dict[str, Any]]:
+        return [run["start"] for run in self.runs.get(arm, {}).values()]
+
+
+def read_results(folder: Path) -> Results:
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("runs/*-seed*/results.json")):
+        name, seed = path.parent.name.rsplit("-seed", 1)
+        runs.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
+
+    def read(name: str) -> Any:
+        return json.loads((folder / name).read_text()) if (folder / name).exists() else None
+
+    return Results(runs, read("base.json"), read("study.json"), read("rates.json"))
+
+
+def number(values: list[float], digits: int = 3) -> str:
+    """The mean, and the range where there are several."""
+    if not values:
+        return "not run"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def verdict(better: list[float], worse: list[float]) -> str:
+    """Of "better is higher than worse": by the ranges over the seeds alone."""
+    if not better or not worse:
+        return "not run"
+    if min(better) > max(worse):
+        return "held"
+    return "did not hold: it is the other way round" if max(better) < min(worse) else "undecided: the seeds overlap"
+
+
+def claims(results: Results) -> list[tuple[str, str]]:
+    """(claim, what was measured and whether it held); only of what is done."""
+    final, first, last = results.final, results.steps[0], results.steps[-1]
+    rows = []
+
+    def compare(claim: str, better: str, worse: str, at: int | None = None) -> None:
+        own, other = (
+            (results.semantic(arm, at) if at is not None else final(arm, "semantic")) for arm in (better, worse)
+        )
+        when = f"at step {at}" if at is not None else f"after {last} steps"
+        told = f"semantic {when}: ({ARMS[better].letter}) {number(own)}, ({ARMS[worse].letter}) {number(other)}"
+        rows.append((claim, f"{verdict(own, other)}. {told}"))
+
+    compare("Paper: aligned ends say something before any training of the blocks, random ones do not", "paper",
+            "direct", first)  # fmt: skip
+    compare("Paper: without alignment the same training ends lower", "paper", "direct")
+    peak = collapse(results)
+    if peak:
+        rows.append(("Paper: without alignment the score rises, then falls into noise", peak))
+    compare("Paper: from scratch ends far lower after the same steps", "paper", "scratch")
+    compare("Paper: LoRA ends higher than full fine-tuning", "ours", "ours-full")
+    compare("Reviewers: alignment does more than training random ends on the frozen model", "paper", "frozen")
+    rows.append(("Paper: the adapted model reaches the base", reached(results, "paper")))
+    compare("Ours: closed form starts higher than SGD", "ours", "paper", first)
+    compare("Ours: closed form ends higher than SGD", "ours", "paper")
+    compare("base_grid positions start lower than integer ones", "ours", "ours-grid", first)
+    compare("base_grid positions end lower than integer ones", "ours", "ours-grid")
+    compare("The 3-frame offset left in starts lower", "ours", "ours-offset", first)
+    compare("The 3-frame offset left in ends lower", "ours", "ours-offset")
+    return rows
+
+
+def collapse(results: Results) -> str:
+    """Whether direct fine-tuning fell from its best score by more than the chance of 32 videos."""
+    if "direct" not in results.runs:
+        return ""
+    means = {step: statistics.fmean(results.semantic("direct", step)) for step in results.steps}
+    best = max(means, key=means.get)
+    end = means[results.steps[-1]]
+    held = "held" if best != results.steps[-1] and means[best] - end > 0.1 else "did not hold within these steps"
+    return f"{held}. (b) is best at step {best} with {means[best]:.3f} and has {end:.3f} at step {results.steps[-1]}"
+
+
+def reached(results: Results, arm: str) -> str:
+    if not results.base or arm not in results.runs:
+        return "not run"
+    base, own = results.base["final"]["semantic"], results.final(arm, "semantic")
+    held = "held" if statistics.fmean(own) >= base - SAME else "did not hold"
+    return f"{held}. semantic after {results.steps[-1]} steps {number(own)}, base {base:.3f}"
+
+
+def targets(results: Results, base_steps: int) -> list[tuple[str, str]]:
+    """(target, what came of it)."""
+    rows = []
+    if results.base and "ours" in results.runs:
+        base, own = results.base["score"]["semantic"], results.base["final"]["semantic"]
+        near = [s for s in results.steps if statistics.fmean(results.semantic("ours", s)) >= base - SAME]
+        allowed = STEP_SHARE * base_steps
+        met = "met" if near and near[0] <= allowed else "missed"
+        when = f"first at step {near[0]}" if near else "at no checkpoint"
+        rows.append((f"(e) within {SAME} of the base's semantic in at most {allowed:.0f} steps",
+                     f"{met}: {when} (32 captions; base {base:.3f}); at the end, 128 videos: "
+                     f"{number(results.final('ours', 'semantic'))}, base {own:.3f}"))  # fmt: skip
+    ours, paper = results.starts("ours"), results.starts("paper")
+    for stage, name in (("align", "embedder"), ("head", "head")):
+        if not ours or not paper:
+            continue
+        fast, slow = (statistics.fmean(start[f"{stage}_seconds"] for start in own) for own in (ours, paper))
+        loss, sgd = (statistics.fmean(start[f"{stage}_loss"] for start in own) for own in (ours, paper))
+        met = "met" if slow / fast >= ALIGN_RATIO and loss <= sgd else "missed"
+        near = [start.get(f"{stage}_reached") for start in paper]
+        told = ", ".join("never" if step is None else f"step {step}" for step in near)
+        rows.append((f"{name}: {ALIGN_RATIO:.0f} times cheaper than SGD at equal or lower held-out loss",
+                     f"{met}: {fast:.3g} s against {slow:.3g} s ({slow / fast:.3g} times), loss {loss:.5g} against "
+                     f"{sgd:.5g}; SGD within 1 %: {told}"))  # fmt: skip
+    if results.base:
+        seconds = results.base["seconds"]
+        ratio = seconds["base"] / seconds["adapted"]
+        met = "met" if ratio >= TIME_RATIO else "missed"
+        told = f"{met}: {seconds['base']:.3g} s against {seconds['adapted']:.3g} s, {ratio:.2f} times"
+        rows.append((f"DiT time per video at least {TIME_RATIO} times lower", told))
+    return rows

@@ -1,0 +1,140 @@
+"""The study of adaptation in miniature: every arm runs, resumes, and is told in the report."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ARMS = ("scratch", "direct", "frozen", "paper", "ours", "ours-full", "ours-grid", "ours-offset")
+SMALL = """--size 64 --num-frames 8 --batch-size 2 --checkpoints 0 1 2 --seeds 0 --captions 2 --final-captions 2
+    --final-seeds 1 --sampling-steps 1 --held-out 2 --alignment-clips 4 --alignment-held-out 2 --rank 2 --alpha 4
+    --sgd-align-steps 2 --sgd-head-steps 2 --sgd-head-batch 2 --sgd-every 1""".split()  # noqa: SIM905
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside_the_scripts():
+    """The scripts of benchmarks/ and the tests' helpers import each other as files beside them."""
+    folders = [str(ROOT / part) for part in ("benchmarks", "tests/recipes", "tests/adaptation")]
+    sys.path[:0] = folders
+    yield
+    for folder in folders:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    from tiny_adaptation import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"), clips=8)
+
+
+def study(world: Path, output: Path, *more: str) -> None:
+    from adaptation_study import main
+
+    paths = ["--base", world / "base", "--autoencoder", world / "autoencoder", "--clips", world / "data/manifest.jsonl"]
+    main([*map(str, paths), "-o", str(output), "--report", str(output / "report"), *SMALL, *more])
+
+
+@pytest.fixture(scope="module")
+def done(world, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study")
+    study(world, output, "--stop-at", "1", "--arms", "ours")
+    assert set(json.loads((output / "runs/ours-seed0/scores.json").read_text())) == {"0", "1"}
+    assert not (output / "runs/ours-seed0/results.json").exists()
+    study(world, output)
+    return output
+
+
+def test_every_arm_is_trained_scored_and_told(done):
+    raw = json.loads((done / "report.json").read_text())
+    report = (done / "report.md").read_text()
+    assert set(raw["runs"]) == set(ARMS)
+    for arm in ARMS:
+        scores = raw["runs"][arm]["0"]["scores"]
+        assert set(scores) == {"0", "1", "2"}
+        assert scores["2"]["final"]["videos"] == 2
+        assert scores["2"]["loss"] > 0
+    assert all(f"| ({letter}) " in report for letter in "abcdefgh")
+    assert "DiT time per video" in report
+    assert "Paper: LoRA ends higher" in report
+    drawing = (done / "report.svg").read_text()
+    assert drawing.count("<polyline") == 2 * 9  # a line and its legend, for the base too
+    assert (done / "runs/ours-seed0/final.png").exists()
+
+
+def test_arms_begin_and_train_as_they_say(done):
+    runs = json.loads((done / "report.json").read_text())["runs"]
+    trained = {arm: runs[arm]["0"]["trained"] for arm in ARMS}
+    assert trained["scratch"] == trained["direct"] == trained["ours-full"] > trained["ours"] > trained["frozen"]
+    assert trained["ours"] == trained["paper"] == trained["ours-grid"] == trained["ours-offset"]
+    starts = {arm: runs[arm]["0"]["start"] for arm in ARMS}
+    assert starts["scratch"] == starts["direct"] == starts["frozen"] == {}
+    assert starts["ours"] == starts["ours-full"]
+    assert starts["ours"]["align_loss"] <= starts["paper"]["align_loss"]
+    assert starts["ours"]["head_loss"] < starts["ours"]["random_head_loss"]
+    assert starts["ours-grid"]["align_loss"] == starts["ours"]["align_loss"]
+    assert starts["ours-offset"]["align_loss"] != starts["ours"]["align_loss"]
+    first = {arm: runs[arm]["0"]["scores"]["0"]["loss"] for arm in ARMS}
+    assert first["ours"] == first["ours-full"]
+    assert first["ours"] != first["ours-grid"]
+
+
+def test_what_is_done_is_not_run_again(world, done):
+    before = {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*.json")}
+    study(world, done)
+    assert {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*.json")} == before
+
+
+def test_stopped_run_ends_as_one_that_went_through(world, done, tmp_path):
+    study(world, tmp_path, "--arms", "ours")
+    runs = [json.loads((folder / "runs/ours-seed0/scores.json").read_text()) for folder in (done, tmp_path)]
+    assert runs[0]["2"]["loss"] == runs[1]["2"]["loss"]
+
+
+def test_sweep_chooses_the_rate_of_lowest_loss(world, tmp_path):
+    study(world, tmp_path, "--arms", "frozen", "--sweep", "1e-9", "1e-2", "--sweep-steps", "2")
+    rates = json.loads((tmp_path / "rates.json").read_text())
+    losses = rates["losses"]["frozen"]
+    assert rates["chosen"]["frozen"] == float(min(losses, key=losses.get))
+    assert json.loads((tmp_path / "runs/frozen-seed0/results.json").read_text())["rate"] == rates["chosen"]["frozen"]
+    assert "## Learning rates" in (tmp_path / "report.md").read_text()
+
+
+def test_plan_tells_the_arms_and_runs_nothing(world, tmp_path, capsys):
+    study(world, tmp_path / "none", "--plan")
+    told = capsys.readouterr().out
+    assert all(f"({letter}) " in told for letter in "abcdefgh")
+    assert "together" in told
+    assert not (tmp_path / "none").exists()
+
+
+def test_other_settings_in_a_begun_folder_are_refused(world, done, capsys):
+    with pytest.raises(SystemExit):
+        study(world, done, "--rank", "3")
+    assert "begun with other settings: rank 2" in capsys.readouterr().err
+
+
+def test_pieces_that_another_process_holds_are_left_to_it(tmp_path):
+    from adaptation_study_jobs import Job, claim, run_jobs
+
+    def work(name):
+        return Job(name, tmp_path / name, (), lambda: bool((tmp_path / name).write_text("done")) or True)
+
+    with claim(tmp_path / "locks" / "one") as free, claim(tmp_path / "locks" / "one") as again:
+        assert free
+        assert not again
+    second = work("second")
+    first = Job("first", tmp_path / "first", (second.done,), work("first").run)
+    assert run_jobs([first, second], tmp_path / "locks", wait_seconds=0)
+    assert (tmp_path / "first").exists()
+
+
+def test_verdicts_come_from_the_ranges_of_the_seeds():
+    from adaptation_study_results import verdict
+
+    assert verdict([0.8, 0.9], [0.5, 0.7]) == "held"
+    assert verdict([0.5, 0.7], [0.8, 0.9]).startswith("did not hold")
+    assert verdict([0.5, 0.9], [0.6, 0.7]).startswith("undecided")
+    assert verdict([], [0.6]) == "not run"
