@@ -56,7 +56,7 @@ class AdaptationStudy:
         self.cache_settings = CacheSettings(
             source=arguments.clips, autoencoder=str(arguments.autoencoder), base=arguments.base,
             num_frames=arguments.num_frames, fps=16, held_out=arguments.held_out,
-            buckets=BucketSettings(height=size, width=size, min_aspect=1, max_aspect=1),
+            buckets=BucketSettings(height=size, width=size),
             alignment_clips=arguments.alignment_clips, alignment_held_out=arguments.alignment_held_out,
             max_sequence_length=arguments.max_sequence_length, device="cpu",
         )  # fmt: skip
@@ -73,7 +73,7 @@ class AdaptationStudy:
         }  # fmt: skip
 
     def build_cache(self) -> bool:
-        build_cache(self.cache_settings, self.output / "cache")
+        build_cache(self.cache_settings, self.cache_folder)
         (self.output / "cache.done").write_text("")
         return True
 
@@ -87,6 +87,10 @@ class AdaptationStudy:
         (self.output / "cache-offset.done").write_text("")
         return True
 
+    @property
+    def cache_folder(self) -> Path:
+        return self.arguments.cache or self.output / "cache"
+
     def cache_jobs(self) -> list[Job]:
         jobs = [Job("cache", self.output / "cache.done", (), self.build_cache)]
         if any(not arm.matched for arm in self.arms):
@@ -95,7 +99,7 @@ class AdaptationStudy:
 
     @cached_property
     def cache(self) -> LatentCache:
-        return open_cache(self.output / "cache")
+        return open_cache(self.cache_folder)
 
     @cached_property
     def offset_pairs(self) -> LatentCache:

@@ -145,7 +145,7 @@ def begin(
 
 def fit_by_least_squares(base, new, backbone, cache, pairs, settings, seed, folder) -> dict[str, Any]:
     aligned = align(base, new, backbone, pairs, AlignSettings(seed=seed), folder / "align")
-    head = fit_head(new, backbone, cache, HeadSettings(flow=settings.flow, seed=seed), folder / "head")
+    head = fit_head(new, backbone, cache, HeadSettings(flow=settings.flow, batch_size=16, seed=seed), folder / "head")
     return {
         "align_seconds": aligned.seconds, "align_loss": aligned.loss, "align_r2": aligned.r2, "align_steps": 0,
         "head_seconds": head.seconds, "head_loss": head.solved.loss, "head_steps": 0,
@@ -191,9 +191,11 @@ def sgd_head(new, backbone, cache, settings: Settings, seed, folder: Path, refer
         trainable=end_patterns(backbone), info=None, seed=seed,
     )  # fmt: skip
     data = CacheData(cache, settings.sgd_head_batch, seed)
-    measure = HeadSettings(solver="none", flow=settings.flow, seed=seed)
+    measure = HeadSettings(solver="none", flow=settings.flow, batch_size=16, seed=seed)
     path = folder / "curve.json"
     curve: list[list[float]] = json.loads(path.read_text()) if path.exists() else []
+    if curve and (curve[-1][1] <= NEAR * reference or curve[-1][0] == steps):
+        curve.pop()  # killed behind its last measurement: this is it, again
     loss, stop = math.inf, every * (len(curve) + 1)
     while True:
         done = fit(task, data, fit_settings, folder, stop_at=stop)

@@ -21,6 +21,7 @@ def parse(command: list[str] | None) -> argparse.Namespace:
     add("--autoencoder", required=True, help="folder of our autoencoder, or its name")
     add("--clips", type=Path, required=True, help="manifest.jsonl of `dcvideogen shapes render`")
     add("-o", "--output", type=Path, required=True)
+    add("--cache", type=Path, help="of `dcvideogen adapt shapes-dc`, to go on with; by default OUTPUT/cache")
     add("--report", type=Path, help="where to write the .md, .json and .svg, without the suffix")
     add("--hardware", default="one CPU core per run")
     add("--base-steps", type=int, default=2400, help="steps that the base was trained for, for the report")
@@ -31,9 +32,9 @@ def parse(command: list[str] | None) -> argparse.Namespace:
     add("--sweep-steps", type=int, default=100)
     add("--plan", action="store_true", help="print what would run, and do nothing else")
     add("--stop-at", type=int, help="stop the first unfinished run behind this checkpoint")
-    add("--optimizer", choices=("adamw", "muon"), default="adamw")
+    add("--optimizer", choices=("adamw", "muon"), default="muon")
     for name, value in {
-        "batch-size": 16, "rank": 32, "alpha": 64.0, "ema-decay": 0.98, "shift": 3.0, "guidance": 3.0,
+        "batch-size": 16, "rank": 32, "alpha": 64.0, "ema-decay": 0.99, "shift": 3.0, "guidance": 3.0,
         "sampling-steps": 20, "captions": 32, "final-captions": 64, "final-seeds": 2, "size": 128, "num-frames": 32,
         "max-sequence-length": 64, "alignment-clips": 256, "alignment-held-out": 32, "sgd-align-steps": 20_000,
         "sgd-head-steps": 6000, "sgd-head-batch": 32, "sgd-every": 250,

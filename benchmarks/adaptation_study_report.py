@@ -39,7 +39,8 @@ def report(results: Results, name: str, hardware: str, base_steps: int, drawn: b
         f"Written by benchmarks/adaptation_study.py from its runs. Seeds {', '.join(map(str, seeds)) or 'none yet'}; "
         f"{results.steps[-1]} steps of {settings['batch_size']} clips for every arm, {settings['optimizer']}, fp32, "
         f"LoRA rank {settings['rank']}, alpha {settings['alpha']:g}, shift {settings['shift']:g}, averaged weights "
-        f"(decay {settings['ema_decay']:g}). Scores at checkpoints: {settings['captions']} held-out captions, one seed "
+        f"(decay {settings['ema_decay']:g}), the learning rate falling to 0 as a cosine. "
+        f"Scores at checkpoints: {settings['captions']} held-out captions, one seed "
         f"each; at the end {settings['final_captions']} captions x {settings['final_seeds']}. "
         f"{settings['sampling_steps']} Euler steps, guidance {settings['guidance']:g}. Mean (range over seeds).",
     ]

@@ -109,7 +109,7 @@ def claims(results: Results) -> list[tuple[str, str]]:
 
 
 def collapse(results: Results) -> str:
-    """Whether direct fine-tuning fell from its best score by more than the chance of 32 videos."""
+    """Whether direct fine-tuning fell from its best score by more than the noise of a few dozen videos."""
     if "direct" not in results.runs:
         return ""
     means = {step: statistics.fmean(results.semantic("direct", step)) for step in results.steps}
@@ -135,9 +135,10 @@ def targets(results: Results, base_steps: int) -> list[tuple[str, str]]:
         near = [s for s in results.steps if statistics.fmean(results.semantic("ours", s)) >= base - SAME]
         allowed = STEP_SHARE * base_steps
         met = "met" if near and near[0] <= allowed else "missed"
+        captions, videos = results.settings["captions"], results.base["final"]["videos"]
         when = f"first at step {near[0]}" if near else "at no checkpoint"
         rows.append((f"(e) within {SAME} of the base's semantic in at most {allowed:.0f} steps",
-                     f"{met}: {when} (32 captions; base {base:.3f}); at the end, 128 videos: "
+                     f"{met}: {when} ({captions} captions; base {base:.3f}); at the end, {videos} videos: "
                      f"{number(results.final('ours', 'semantic'))}, base {own:.3f}"))  # fmt: skip
     ours, paper = results.starts("ours"), results.starts("paper")
     for stage, name in (("align", "embedder"), ("head", "head")):

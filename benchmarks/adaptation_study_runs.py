@@ -67,7 +67,8 @@ class Training:
     def settings(self, rate: float, seed: int) -> FitSettings:
         steps = self.checkpoints[-1]
         return FitSettings(
-            steps=steps, optimizer=self.optimizer, learning_rate=rate, warmup_steps=min(20, steps // 10),
+            steps=steps, optimizer=self.optimizer, learning_rate=rate,
+            betas=(0.95, 0.99) if self.optimizer == "muon" else (0.9, 0.99), warmup_steps=min(20, steps // 10),
             ema_decay=self.ema_decay, precision="fp32", seed=seed, log_every=10, validate_every=steps,
             checkpoint_every=100, export_every=steps, keep_checkpoints=1, loaders=1, tensorboard=False,
         )  # fmt: skip

@@ -9,6 +9,6 @@ DCAE=${DCVIDEOGEN_SHAPES_DCAE:-src/dcvideogen/weights/shapes-dcae}
 OUT=${1:-out/adaptation_study}
 [ $# -eq 0 ] || shift
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16
-dcvideogen shapes render -o "$OUT/clips" --clips 3000
+dcvideogen shapes render -o "$OUT/clips" --clips 2000
 python benchmarks/adaptation_study.py --base "$BASE" --autoencoder "$DCAE" --clips "$OUT/clips/manifest.jsonl" \
     -o "$OUT" --sweep 5e-4 1e-3 2e-3 4e-3 --report benchmarks/results/adaptation_cpu "$@"

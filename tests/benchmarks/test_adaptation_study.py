@@ -1,6 +1,7 @@
 """The study of adaptation in miniature: every arm runs, resumes, and is told in the report."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,13 +88,22 @@ def test_what_is_done_is_not_run_again(world, done):
     assert {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*.json")} == before
 
 
+def with_the_cache_of(done: Path, output: Path) -> None:
+    """A second study beside the first, without encoding everything again."""
+    shutil.copytree(done / "cache", output / "cache")
+    shutil.copy(done / "cache.done", output)
+    shutil.copy(done / "base.json", output)
+
+
 def test_stopped_run_ends_as_one_that_went_through(world, done, tmp_path):
+    with_the_cache_of(done, tmp_path)
     study(world, tmp_path, "--arms", "ours")
     runs = [json.loads((folder / "runs/ours-seed0/scores.json").read_text()) for folder in (done, tmp_path)]
     assert runs[0]["2"]["loss"] == runs[1]["2"]["loss"]
 
 
-def test_sweep_chooses_the_rate_of_lowest_loss(world, tmp_path):
+def test_sweep_chooses_the_rate_of_lowest_loss(world, done, tmp_path):
+    with_the_cache_of(done, tmp_path)
     study(world, tmp_path, "--arms", "frozen", "--sweep", "1e-9", "1e-2", "--sweep-steps", "2")
     rates = json.loads((tmp_path / "rates.json").read_text())
     losses = rates["losses"]["frozen"]
