@@ -34,7 +34,7 @@ from dcvideogen.training.settings import FitSettings
 
 log = logging.getLogger(__name__)
 
-COMPONENT_CLIPS = 200
+COMPONENT_CLIPS = 64
 HELD_OUT_COMBINATIONS = 12
 HELD_OUT_CLIPS = 32
 # Seeds of clips that no training sees.

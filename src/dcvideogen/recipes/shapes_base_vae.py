@@ -91,11 +91,14 @@ class BlockComponents(nn.Module):
 
     def __init__(self, videos: Tensor) -> None:
         super().__init__()
-        rows = self.blocks(videos).movedim(1, -1).flatten(0, -2).double()
+        rows = self.blocks(videos).movedim(1, -1).flatten(0, -2)
         mean = rows.mean(0)
-        variances, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("scaled", (vectors[:, -CHANNELS:] / variances[-CHANNELS:].sqrt()).flip(1).float())
+        variances, vectors = torch.linalg.eigh(((rows - mean).T @ (rows - mean)).double() / len(rows))
+        vectors = vectors[:, -CHANNELS:]
+        # Either sign would do; with this one, every stage and every machine has the same components.
+        vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scaled", (vectors / variances[-CHANNELS:].sqrt()).flip(1).float())
 
     @staticmethod
     def blocks(videos: Tensor) -> Tensor:
