@@ -3,14 +3,14 @@ import torch
 
 from dcvideogen.autoencoder.presets import PRESETS
 from dcvideogen.cli import doctor
-from dcvideogen.weights import bundled_models
+from dcvideogen.weights import bundled_models, bundled_pipelines
 
 
 def test_models_lists_bundled_models_and_every_preset_with_its_size(dcvideogen):
     result = dcvideogen("models")
     assert result.code == 0
     rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines() if line.split()}
-    assert set(PRESETS) | set(bundled_models()) <= set(rows)
+    assert set(PRESETS) | set(bundled_models()) | set(bundled_pipelines()) <= set(rows)
     assert rows["f32t4c32"] == ["384", "32", "40", "917", "M", "1222", "M"]
     assert rows["f64t4c128"][:2] == ["384", "128"]
 
@@ -18,9 +18,26 @@ def test_models_lists_bundled_models_and_every_preset_with_its_size(dcvideogen):
 def test_doctor_looks_at_everything(dcvideogen):
     result = dcvideogen("doctor")
     assert result.code in (0, 1)
-    for what in ("Python", "torch", "device", "conv3d float32 cpu", "conv3d bfloat16 cpu", "memory", "libavcodec"):
+    for what in (
+        "Python",
+        "torch",
+        "device",
+        "matmul bfloat16 cpu",
+        "conv3d float32 cpu",
+        "conv3d bfloat16 cpu",
+        "memory",
+        "libavcodec",
+    ):
         assert what in result.out
     assert "ok       conv3d float32 cpu" in result.out
+
+
+def test_a_matrix_product_that_ends_its_process_is_told_with_what_helps():
+    assert doctor.judge_matmul(0) == (doctor.OK, "runs, and is right")
+    verdict, words = doctor.judge_matmul(-4)
+    assert verdict == doctor.BROKEN
+    assert "illegal instruction" in words
+    assert "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16" in words
 
 
 def test_doctor_fails_when_a_convolution_is_wrong(dcvideogen, monkeypatch):

@@ -16,7 +16,8 @@ Finding = tuple[str, str, str]  # what, OK / WARNING / BROKEN, in words
 def doctor() -> None:
     """Check Python, torch, the conv3d kernels, memory, video libraries and bundled weights."""
     findings: list[Finding] = []
-    for check in (check_python, check_torch, check_convolutions, check_memory, check_video, check_weights):
+    checks = (check_python, check_torch, check_matmul, check_convolutions, check_memory, check_video, check_weights)
+    for check in checks:
         for finding in check():
             findings.append(finding)
             what, verdict, words = finding
@@ -76,6 +77,25 @@ def judge_cudnn(version: int | None) -> tuple[str, str]:
     if major == 9 and 8 <= minor <= 10:
         return WARNING, f"{name}: 9.8 to 9.10 are known for wrong or slow bf16 conv3d; 9.15 or newer is better"
     return OK, name
+
+
+def check_matmul() -> list[Finding]:
+    """A bf16 matrix product on the CPU, in a process of its own: it would end this one where a virtual machine reports
+    AMX and forbids it."""
+    import subprocess
+    import sys
+
+    code = "import torch; x = torch.ones(64, 64, dtype=torch.bfloat16); assert (x @ x == 64).all()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return [("matmul bfloat16 cpu", *judge_matmul(done.returncode))]
+
+
+def judge_matmul(code: int) -> tuple[str, str]:
+    """`code`: how the process ended; -4 on an illegal instruction."""
+    if code == 0:
+        return OK, "runs, and is right"
+    how = "an illegal instruction ends the process" if code == -4 else f"the process ended with code {code}"
+    return BROKEN, f"{how}; set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment, or use fp32"
 
 
 def check_convolutions() -> list[Finding]:

@@ -1,5 +1,7 @@
 """`dcvideogen models`: the bundled models and the presets."""
 
+import json
+
 from dcvideogen.cli.console import out
 
 
@@ -11,7 +13,7 @@ def models() -> None:
 
     from dcvideogen.autoencoder.presets import PRESETS, make_autoencoder
     from dcvideogen.cli.describe import model_on_meta, parameters
-    from dcvideogen.weights import bundled_models
+    from dcvideogen.weights import bundled_models, bundled_pipelines
 
     def table(title: str, named: dict) -> Table:
         result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -29,6 +31,13 @@ def models() -> None:
         out.print(table("Bundled models: --model NAME", bundled))
     else:
         out.print("No model is bundled.")
+    if pipelines := bundled_pipelines():
+        bases = Table(title="Bundled text-to-video models: base of a recipe", title_justify="left", box=box.SIMPLE_HEAD)
+        bases.add_column("name", no_wrap=True)
+        bases.add_column("pipeline", no_wrap=True)
+        for name, folder in pipelines.items():
+            bases.add_row(name, json.loads((folder / "model_index.json").read_text())["_class_name"])
+        out.print(bases)
     with torch.device("meta"):
         presets = {name: make_autoencoder(name) for name in PRESETS}
     out.print(table("Presets: sizes without weights, for recipes and make_autoencoder", presets))
