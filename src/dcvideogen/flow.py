@@ -37,7 +37,8 @@ def clean_latents(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     """Moves noise levels towards 1 for more tokens: shift s / (1 + (shift - 1) s) (Esser et al. 2024, arXiv 2403.03206,
     equation 23). 0 and 1 stay where they are; 1 / shift undoes it."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    # The same as in the docstring, written so that 1 stays 1 to the bit.
+    return shift * sigma / (shift * sigma + (1 - sigma))
 
 
 def sample_sigma(
@@ -62,8 +63,7 @@ def sample_sigma(
 
 def _share_below(distribution: Distribution, sigma: float, shift: float) -> Tensor:
     """How much of the shifted distribution lies below sigma."""
-    # Rounding may lead out of 0 to 1, where a logit is not a number.
-    unshifted = shift_sigma(torch.tensor(sigma, dtype=torch.float64), 1 / shift).clamp(0, 1)
+    unshifted = shift_sigma(torch.tensor(sigma, dtype=torch.float64), 1 / shift)
     return torch.special.ndtr(unshifted.logit()) if distribution == "logit_normal" else unshifted
 
 

@@ -12,7 +12,8 @@ SHORT = {"steps": 2, "warmup_steps": 0, "log_every": 1, "validate_every": 2, "ch
 SMALL = [
     *(f"text.{key}={value}" for key, value in SHORT.items()),
     *(f"vae.{index}.train.{key}={value}" for index in range(2) for key, value in SHORT.items()),
-    *(f"vae.{index}.{key}" for index in range(2) for key in ("size=16", "num_frames=5", "batch_size=2")),
+    *(f"vae.{index}.{key}" for index in range(2) for key in ("size=16", "clip_size=32", "num_frames=5")),
+    *(f"vae.{index}.batch_size=2" for index in range(2)),
     *(f"transformer.stages.{index}.train.{key}={value}" for index in range(2) for key, value in SHORT.items()),
     *(f"transformer.stages.{index}.batch_size=2" for index in range(2)),
     "transformer.stages.0.size=32", "transformer.stages.1.size=64", "transformer.num_layers=1", "cache.held_out=2",
@@ -34,7 +35,7 @@ def test_the_whole_base_is_trained_resumed_and_runs_in_plain_diffusers(tmp_path)
     before = weights.read_bytes()
     assert train_shapes_base(recipe, out)  # all done before
     assert weights.read_bytes() == before
-    pipeline = WanPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32)
+    pipeline = WanPipeline.from_pretrained(out / "pipeline", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     frames = pipeline(
         caption(combinations("test")[0]), height=32, width=32, num_frames=5, num_inference_steps=2,
@@ -57,7 +58,7 @@ def test_components_keep_plain_blocks_and_have_unit_variance():
     blocks = components.blocks(videos) - components.mean[:, None, None, None]
     lengths = components.scaled.square().sum(0)[:, None, None, None]
     kept = torch.einsum("ncthw,bc->nbthw", found / lengths, components.scaled)
-    assert (blocks - kept).square().mean() < 0.02 * blocks.square().mean()
+    assert (blocks - kept).square().mean() < 0.04 * blocks.square().mean()
 
 
 def test_the_decoder_stage_leaves_the_encoder_as_it_is():

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from pydantic import Field
+from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from dcvideogen.adaptation.backbone_wan import WAN
@@ -27,7 +28,7 @@ from dcvideogen.data.settings import Frozen
 from dcvideogen.data.shapes import plan_clips, render
 from dcvideogen.recipes.shapes_base_text import WIDTH, Captions, TextTask, make_text_encoder, make_tokenizer
 from dcvideogen.recipes.shapes_base_vae import CHANNELS, BlockComponents, RenderedCrops, VaeTask, make_vae
-from dcvideogen.shapes_world import combinations
+from dcvideogen.shapes_world import Combination, combinations
 from dcvideogen.training.autoencoder_export import replace_folder
 from dcvideogen.training.loop import fit
 from dcvideogen.training.settings import FitSettings
@@ -43,11 +44,13 @@ COMPONENT_SEED = 5
 
 
 class VaeSettings(Frozen):
-    """batch_size, num_frames (1 + 4 n), size: of the crops, in frames and pixels. decoder_only: see `VaeTask`."""
+    """batch_size, num_frames (1 + 4 n), size: of the crops, in frames and pixels. clip_size: of the clips that they
+    come from, and of those that are measured on. decoder_only: see `VaeTask`."""
 
     batch_size: int = Field(gt=0)
     num_frames: int = Field(gt=0)
     size: int = Field(gt=0)
+    clip_size: int = Field(default=128, gt=0)
     decoder_only: bool
     train: FitSettings
 
@@ -126,11 +129,14 @@ def run_vae(recipe: ShapesBaseRecipe, index: int, folder: Path) -> bool:
 
 
 def fit_vae(settings: VaeSettings, vae: AutoencoderKLWan, folder: Path) -> bool:
-    sample = [
-        render(clip.combination, clip.seed)[:, 3:] for clip in plan_clips("train", COMPONENT_CLIPS, COMPONENT_SEED)
-    ]
+    size = settings.clip_size
+
+    def clip(combination: Combination, seed: int) -> Tensor:
+        return render(combination, seed, size=size)[:, 3:]
+
+    sample = [clip(plan.combination, plan.seed) for plan in plan_clips("train", COMPONENT_CLIPS, COMPONENT_SEED)]
     step = len(combinations("test")) // HELD_OUT_COMBINATIONS
-    held_out = [render(combination, HELD_OUT_SEED)[None, :, 3:] for combination in combinations("test")[::step]]
+    held_out = [clip(combination, HELD_OUT_SEED)[None] for combination in combinations("test")[::step]]
     task = VaeTask(
         vae,
         BlockComponents(torch.stack(sample)),
@@ -142,6 +148,7 @@ def fit_vae(settings: VaeSettings, vae: AutoencoderKLWan, folder: Path) -> bool:
         batch_size=settings.batch_size,
         num_frames=settings.num_frames,
         size=settings.size,
+        clip_size=size,
         seed=settings.train.seed,
     )
     return fit(task, data, settings.train, folder)
