@@ -32,6 +32,7 @@ def test_the_whole_base_is_trained_resumed_and_runs_in_plain_diffusers(tmp_path)
     recipe, out = small_recipe(tmp_path), tmp_path / "out"
     assert train_shapes_base(recipe, out)
     weights = out / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    assert not any(str(tmp_path) in path.read_text() for path in (out / "pipeline").rglob("*.json"))
     before = weights.read_bytes()
     assert train_shapes_base(recipe, out)  # all done before
     assert weights.read_bytes() == before

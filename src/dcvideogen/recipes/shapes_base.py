@@ -214,6 +214,8 @@ def assemble(folder: Path, target: Path, vae: Path, transformer: WanTransformer3
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         transformer=transformer.bfloat16(),
     )
+    for component in (pipeline.vae, pipeline.transformer):
+        component.register_to_config(_name_or_path="")  # a path of this machine says nothing to others
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary)
