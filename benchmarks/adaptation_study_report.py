@@ -8,9 +8,10 @@ from pathlib import Path
 
 from adaptation_study_arms import ARMS
 from adaptation_study_results import Results, claims, number, read_results, targets
-from study_runs import write_json, write_text
+from study_runs import write_json
 
 from dcvideogen.evaluation.svg import COLOURS, HEIGHT, WIDTH, Series, line_plot
+from dcvideogen.files import write_text
 
 PALETTE = ("#4269d0", "#ff725c", "#6cc5b0", "#efb118", "#a463f2", "#9c6b4e")
 STYLE = (

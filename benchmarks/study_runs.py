@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_text
 
 Entry = dict[str, Any]  # what study_measure found for one clip
 Value = Callable[[Entry], float | None]
@@ -18,14 +18,8 @@ MULTIPLES = ("1x", "2x", "5x")  # lengths of the tests, in training lengths
 NEAR = 2  # frames on each side of a piece's edge
 
 
-def write_text(path: Path, text: str) -> None:
-    """Through a temporary name: a file that is there is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def write_json(path: Path, value: object) -> None:
+    """Numbers that are not finite too: a run that diverges is a result."""
     write_text(path, json.dumps(value))
 
 

@@ -10,7 +10,7 @@ from pictures import waves, with_noise
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dcvideogen.errors import UserError
-from dcvideogen.evaluation.clip_evaluation import Clip, NoProgress, folder_names, whole_folder
+from dcvideogen.evaluation.clip_evaluation import Clip, NoProgress, folder_names
 from dcvideogen.evaluation.evaluation_run import evaluate, with_unique_names
 from dcvideogen.evaluation.measures import Networks
 from dcvideogen.evaluation.subjects import Traits
@@ -212,16 +212,3 @@ def test_names_of_subjects_and_folders_are_made_unique():
     names = [subject.traits.name for subject in with_unique_names([Darker("x"), Darker("x"), Darker("PCA")])]
     assert names == ["x", "x (2)", "PCA (2)"]
     assert folder_names(["a/b.mp4", "a_b.mp4", "../..", "ü"]) == ["a_b.mp4", "a_b.mp4-2", "clip", "clip-2"]
-
-
-def test_a_folder_is_written_as_a_whole_or_stays_as_it_was(tmp_path):
-    with whole_folder(tmp_path / "a" / "b") as folder:
-        (folder / "one").write_text("first")
-    partial = whole_folder(tmp_path / "a" / "b")
-    with pytest.raises(KeyboardInterrupt), partial as folder:  # noqa: PT012 - what was written before is the point
-        (folder / "one").write_text("second")
-        raise KeyboardInterrupt
-    assert [path.read_text() for path in (tmp_path / "a").rglob("*") if path.is_file()] == ["first"]
-    with whole_folder(tmp_path / "a" / "b") as folder:
-        (folder / "two").write_text("third")
-    assert [path.name for path in (tmp_path / "a").rglob("*")] == ["b", "two"]

@@ -1,12 +1,18 @@
+from pathlib import Path
+
+import pytest
 import torch
 from diffusers import WanPipeline
+from safetensors.torch import load_file
 
 from dcvideogen.data.shapes_files import ShapesSettings, write_clips
+from dcvideogen.errors import UserError
 from dcvideogen.recipes.recipe import find_recipe, read_recipe
 from dcvideogen.recipes.shapes_base import ShapesBaseRecipe, train_shapes_base
 from dcvideogen.recipes.shapes_base_text import CaptionReader, Captions, make_text_encoder
 from dcvideogen.recipes.shapes_base_vae import BlockComponents, RenderedCrops, VaeTask, make_vae
 from dcvideogen.shapes_world import caption, combinations
+from dcvideogen.weights import bundled_pipelines
 
 SHORT = {"steps": 2, "warmup_steps": 0, "log_every": 1, "validate_every": 2, "checkpoint_every": 2, "export_every": 2}
 SMALL = [
@@ -44,6 +50,37 @@ def test_the_whole_base_is_trained_resumed_and_runs_in_plain_diffusers(tmp_path)
     ).frames  # fmt: skip
     assert frames.shape == (1, 5, 3, 32, 32)
     assert frames.isfinite().all()
+
+
+def test_a_bundled_base_is_trained_further_in_its_own_latents(tmp_path):
+    clips = tmp_path / "shapes"
+    write_clips(clips, 6, ShapesSettings("train", 0, 64, 32))
+    changes = [
+        f"clips={clips / 'manifest.jsonl'}", *(f"transformer.stages.0.train.{key}={value}" for key, value in SHORT.items()),
+        "transformer.stages.0.size=32", "transformer.stages.0.batch_size=2", "cache.held_out=2",
+    ]  # fmt: skip
+    recipe = read_recipe(ShapesBaseRecipe, find_recipe("shapes-base-further"), changes)
+    out, start = tmp_path / "out", bundled_pipelines()["shapes-base"]
+    assert train_shapes_base(recipe, out)
+    made, began = (
+        {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+        for root in (out / "pipeline", start)
+    )
+    for name in ("text_encoder", "vae", "transformer"):
+        path = Path(name) / ("model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors")
+        same = load_file(made[path]).items()
+        changed = [key for key, tensor in same if not torch.equal(tensor, load_file(began[path])[key])]
+        assert bool(changed) == (name == "transformer"), (name, changed)
+
+
+def test_parts_are_made_or_started_from_not_both(tmp_path):
+    with pytest.raises(UserError, match="leave them out"):
+        read_recipe(ShapesBaseRecipe, find_recipe("shapes-base"), ["start=shapes-base"])
+    with pytest.raises(UserError, match="without start, text and vae are needed"):
+        read_recipe(ShapesBaseRecipe, find_recipe("shapes-base-further"), ["start=null"])
+    recipe = read_recipe(ShapesBaseRecipe, find_recipe("shapes-base-further"), [f"start={tmp_path}"])
+    with pytest.raises(UserError, match="has no transformer/"):
+        train_shapes_base(recipe, tmp_path / "out")
 
 
 def test_components_keep_plain_blocks_and_have_unit_variance():

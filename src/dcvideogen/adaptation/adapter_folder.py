@@ -7,8 +7,6 @@ ends.safetensors       embedder, head, the head's modulation, and whatever else 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,7 +26,7 @@ from dcvideogen.adaptation.positions import set_positions
 from dcvideogen.adaptation.surgery import move_transformer
 from dcvideogen.data.settings import Frozen
 from dcvideogen.errors import UserError
-from dcvideogen.training.autoencoder_export import replace_folder
+from dcvideogen.files import whole_folder
 
 RECORD, LORA, ENDS = "adapter.json", "lora.safetensors", "ends.safetensors"
 
@@ -61,23 +59,17 @@ def write_adapter(
 ) -> None:
     """Writes an adapter folder, replacing what is there at once. whole: parameters of `transformer` to keep as they
     are; the adapted transformer says which of them stay fp32."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    ends = {
+        name: tensor.to("cpu", stored_dtype(transformer, name, dtype)).contiguous() for name, tensor in whole.items()
+    }
     try:
-        if record.lora is not None:
-            write_diffusers(lora, temporary / LORA, dtype)
-        ends = {
-            name: tensor.to("cpu", stored_dtype(transformer, name, dtype)).contiguous()
-            for name, tensor in whole.items()
-        }
-        save_file(ends, temporary / ENDS, metadata={"format": "pt"})
-        (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        replace_folder(temporary, folder)
+        with whole_folder(folder) as temporary:
+            if record.lora is not None:
+                write_diffusers(lora, temporary / LORA, dtype)
+            save_file(ends, temporary / ENDS, metadata={"format": "pt"})
+            (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except SafetensorError as error:  # its name for a full disk
         raise UserError(f"cannot write {folder}: {error}; free some space or choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_record(folder: Path) -> AdapterRecord:

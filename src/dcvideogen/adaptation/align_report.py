@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcvideogen.evaluation.clip_evaluation import write_json, write_text
+from dcvideogen.files import write_json, write_text
 
 JSON, TABLE = "align.json", "align.txt"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from dcvideogen.adaptation.aligned_tokens import Pairing
 from dcvideogen.adaptation.cache_data import CacheData
 from dcvideogen.adaptation.least_squares import AffineMap, NormalEquations
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_file
 from dcvideogen.training.checkpoint import Checkpoint, find_checkpoints
 from dcvideogen.training.loop import fit
 from dcvideogen.training.settings import FitSettings
@@ -119,9 +119,8 @@ class AlignTask:
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{WEIGHTS}.{os.getpid()}"
-        save_file({name: p.detach().cpu().contiguous() for name, p in self.network.named_parameters()}, temporary)
-        os.replace(temporary, folder / WEIGHTS)
+        with whole_file(folder / WEIGHTS) as temporary:
+            save_file({name: p.detach().cpu().contiguous() for name, p in self.network.named_parameters()}, temporary)
 
     def solution(self) -> AffineMap:
         """The embedder as it is now, where the sums are."""

@@ -23,6 +23,7 @@ from dcvideogen.data.index import INDEX, REJECTED, Record, read_records
 from dcvideogen.data.settings import CheckSettings
 from dcvideogen.data.sources import check_exists, index_folder, list_items
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -178,12 +179,7 @@ def _write_plan(place: Path, plan: Plan, settings: CacheSettings) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Through a temporary name, and flushed, so that what has the name is whole after a power cut too."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -28,7 +28,7 @@ from dcvideogen.adaptation.lora import lora_of, lora_settings_of, merged_copy
 from dcvideogen.adaptation.lora_files import write_comfyui, write_diffusers
 from dcvideogen.adaptation.lora_weights import LoraWeights, describe
 from dcvideogen.data.settings import Frozen
-from dcvideogen.evaluation.clip_evaluation import write_json, write_text
+from dcvideogen.files import write_json, write_text
 
 ORIGINAL_NAMES = "WanTransformer3DModel"  # whose ComfyUI names wan_names.py knows
 

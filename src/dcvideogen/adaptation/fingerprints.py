@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_text
 
 _PIECE = 1 << 20
 # Written into configurations by who saved them: says nothing about the model.
@@ -54,9 +54,7 @@ class Fingerprints:
 
     def save(self) -> None:
         if self._changed:
-            temporary = self.memo.with_name(f".{self.memo.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self._known), encoding="utf-8")
-            os.replace(temporary, self.memo)
+            write_text(self.memo, json.dumps(self._known))
             self._changed = False
 
 

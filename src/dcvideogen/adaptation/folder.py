@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from dcvideogen.adaptation.backbones import backbone_named, backbone_of
 from dcvideogen.adaptation.positions import Positions, set_positions
 from dcvideogen.data.settings import Frozen
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_folder
 
 INFO = "adaptation.json"
 EXPERTS = ("transformer", "transformer_2")  # of high and of low noise
@@ -48,19 +47,13 @@ def save_transformer(transformer: nn.Module, folder: Path, info: AdaptationInfo 
     """
     from safetensors import SafetensorError
 
-    from dcvideogen.training.autoencoder_export import replace_folder
-
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        transformer.save_pretrained(temporary)
+        with whole_folder(folder) as temporary:
+            transformer.save_pretrained(temporary)
+            if info is not None:
+                (temporary / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except SafetensorError as error:  # its name for a full disk
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write {folder}: {error}; free some space or choose another place") from error
-    if info is not None:
-        (temporary / INFO).write_text(info.model_dump_json(indent=1) + "\n")
-    replace_folder(temporary, folder)
 
 
 def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, AdaptationInfo | None]:

@@ -7,7 +7,6 @@ velocity tokens = W features + b. Sums over draws of (clip, sigma, noise, text) 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,6 +26,7 @@ from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.head_report import BANDS, FlowLoss, HeadReport, report_of
 from dcvideogen.adaptation.head_settings import HeadSettings
 from dcvideogen.adaptation.least_squares import AffineMap, NormalEquations, choose_ridge
+from dcvideogen.files import whole_file
 from dcvideogen.training.checkpoint import Checkpoint, find_checkpoints
 from dcvideogen.training.loop import fit
 
@@ -174,13 +174,12 @@ def _write_solution(
     weight, bias = backbone.head_weight(new)
     tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{SOLUTION}.{os.getpid()}"
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-        temporary,
-        {"settings": _solver_settings(settings), "report": json.dumps(asdict(report))},
-    )
-    os.replace(temporary, folder / SOLUTION)
+    with whole_file(folder / SOLUTION) as temporary:
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            {"settings": _solver_settings(settings), "report": json.dumps(asdict(report))},
+        )
 
 
 def _read_solution(new: nn.Module, backbone: Backbone, settings: HeadSettings, folder: Path) -> HeadReport | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dcvideogen.evaluation.clip_evaluation import write_json, write_text
+from dcvideogen.files import write_json, write_text
 
 JSON, TABLE = "head.json", "head.txt"
 BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)

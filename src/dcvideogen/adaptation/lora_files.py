@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from dcvideogen.adaptation.lora_weights import LoraPair, LoraWeights, listed
 from dcvideogen.adaptation.wan_names import diffusers_name, original_name
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_file
 
 METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
 DIFFUSERS, COMFYUI = "transformer.", "diffusion_model."
@@ -164,11 +164,10 @@ def _save(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype, metadata: 
         key: tensor.detach().to("cpu", dtype if tensor.ndim else torch.float32).contiguous()
         for key, tensor in tensors.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(plain, temporary, metadata=metadata)
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            save_file(plain, temporary, metadata=metadata)
     except SafetensorError as error:  # its name for a full disk
         raise UserError(f"cannot write {path}: {error}; free some space or choose another place") from error
     finally:

@@ -8,7 +8,6 @@ the pixel side from 1 on (their stage 0 has no blocks and is skipped), in the en
 from __future__ import annotations
 
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from dcvideogen.autoencoder.presets import OFFICIAL_SCALING_FACTORS
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_file
 
 if TYPE_CHECKING:
     from dcvideogen.autoencoder.model import AutoencoderDCV
@@ -217,9 +217,5 @@ def write_official_checkpoint(model: AutoencoderDCV, path: str | Path) -> None:
         )
     ours = model.state_dict()
     theirs = {key: ours[name].contiguous() for name, key in key_pairs(tuple(config.layers_per_block))}
-    temporary = Path(f"{path}.partial")
-    try:
+    with whole_file(path) as temporary:
         torch.save({"model_state_dict": theirs}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

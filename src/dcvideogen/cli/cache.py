@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,9 +54,16 @@ def cache(
         raise UserError("-o is missing; give the folder for the cache, or --plan")
 
     from dcvideogen.adaptation.cache import build_cache
+    from dcvideogen.cli.progress import CountProgress
 
-    with _Progress() as progress:
-        report = build_cache(settings, output, workers=workers, checking=progress.checking, encoding=progress.encoding)
+    with CountProgress() as progress:
+        report = build_cache(
+            settings,
+            output,
+            workers=workers,
+            checking=progress.of("files checked"),
+            encoding=progress.of("clips encoded"),
+        )
     if report.skipped:
         print_skipped(report.skipped)
     console.out.print(summary(report), markup=False, soft_wrap=True)
@@ -149,38 +155,3 @@ def _duration(seconds: float) -> str:
         if seconds < 7200
         else (f"{seconds / 3600:.3g} h")
     )
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
-        self._tasks: dict[str, Any] = {}
-        self._said = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def checking(self, done: int, total: int) -> None:
-        self._show("files checked", done, total)
-
-    def encoding(self, done: int, total: int) -> None:
-        self._show("clips encoded", done, total)
-
-    def _show(self, what: str, done: int, total: int) -> None:
-        from dcvideogen.cli.progress import SECONDS_PER_LINE
-
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
-        if self._bar.disable and time.monotonic() - self._said >= SECONDS_PER_LINE:
-            self._said = time.monotonic()
-            console.err.print(f"note: {done} of {total} {what}", markup=False, soft_wrap=True)

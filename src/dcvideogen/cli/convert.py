@@ -1,7 +1,5 @@
 """`dcvideogen convert`: an official checkpoint to a model folder."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +8,7 @@ import typer
 from dcvideogen.cli import options
 from dcvideogen.cli.console import print_facts
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_folder
 
 
 def convert(
@@ -36,16 +35,9 @@ def convert(
     from dcvideogen.cli.describe import model_facts
 
     model = AutoencoderDCV.from_official_checkpoint(checkpoint, scaling_factor, chunk_frames)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        try:
+        with whole_folder(output) as temporary:
             model.save_pretrained(temporary)
-        except SafetensorError as error:  # its name for a full disk
-            raise UserError(f"cannot write {output}: {error}; free some space or choose another place") from error
-        if output.exists():
-            output.rmdir()  # empty: checked above
-        os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except SafetensorError as error:  # its name for a full disk
+        raise UserError(f"cannot write {output}: {error}; free some space or choose another place") from error
     print_facts(f"{output}: an autoencoder", model_facts(model))

@@ -62,13 +62,16 @@ def check(
     }
     settings = _settings({key: value for key, value in named.items() if value is not None}, overrides or [])
 
+    from dcvideogen.cli.progress import CountProgress
     from dcvideogen.data.check import available_cores, check_source, nothing_left
     from dcvideogen.data.sources import index_folder
 
     output = output or index_folder(source)
     began = time.monotonic()
-    with _Progress() as progress:
-        report = check_source(source, output, settings, jobs=jobs or available_cores(), progress=progress.show)
+    with CountProgress() as progress:
+        report = check_source(
+            source, output, settings, jobs=jobs or available_cores(), progress=progress.of("files checked")
+        )
     if report.rejected:
         _print_rejected(report)
     seconds = time.monotonic() - began
@@ -129,30 +132,3 @@ def _print_rejected(report: Report) -> None:
         # Text, because a file's name may hold what looks like markup.
         table.add_row(reason, str(count), Text("\n".join(shown)))
     console.out.print(table)
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
-        self._task = self._bar.add_task("checking files", total=None)
-        self._said = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        from dcvideogen.cli.progress import SECONDS_PER_LINE
-
-        self._bar.update(self._task, completed=done, total=total)
-        if self._bar.disable and time.monotonic() - self._said >= SECONDS_PER_LINE:
-            self._said = time.monotonic()
-            console.err.print(f"note: {done} of {total} files checked", markup=False, soft_wrap=True)

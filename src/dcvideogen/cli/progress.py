@@ -1,14 +1,51 @@
-"""Progress of a clip through its stages, on stderr: bars on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: bars on a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dcvideogen.cli import console
 
 SECONDS_PER_LINE = 10.0
+SECONDS_BEFORE_BAR = 2.0
+
+
+def _new_bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
+
+
+class CountProgress:
+    """Context manager that shows how many of how many are done, of one or several things: "files checked"."""
+
+    def __init__(self) -> None:
+        self._bars = _new_bars()
+        self._tasks: dict[str, TaskID] = {}
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """What takes done and total of `what`, for those who count."""
+        return lambda done, total: self.show(what, done, total)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._began >= SECONDS_BEFORE_BAR:
+            self._bars.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+        if self._bars.disable and now - self._said >= SECONDS_PER_LINE:
+            self._said = now
+            console.err.print(f"note: {done} of {total} {what}", markup=False, soft_wrap=True)
 
 
 class StageProgress:
@@ -17,9 +54,7 @@ class StageProgress:
     def __init__(self, title: str, stages: tuple[str, ...], total: int | None) -> None:
         self._title, self._total = title, total
         self.counts = dict.fromkeys(stages, 0)
-        self._bars = console.err.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console.err, transient=True, disable=not self._bars)
+        self._progress = _new_bars()
         # Titles are file names: brackets in them are no markup.
         safe = title.replace("[", "(").replace("]", ")")
         self._tasks = {stage: self._progress.add_task(f"{safe}: {stage}", total=total) for stage in stages}
@@ -39,7 +74,7 @@ class StageProgress:
         count = self.counts[stage] + frames
         self.counts[stage] = count if self._total is None else min(count, self._total)
         self._progress.update(self._tasks[stage], completed=self.counts[stage])
-        if not self._bars and time.monotonic() - self._said >= SECONDS_PER_LINE:
+        if self._progress.disable and time.monotonic() - self._said >= SECONDS_PER_LINE:
             self._said = time.monotonic()
             counts = ", ".join(f"{stage} {count}" for stage, count in self.counts.items())
             of = "" if self._total is None else f" of {self._total} frames"

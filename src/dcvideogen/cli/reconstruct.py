@@ -44,7 +44,7 @@ def reconstruct(
     from dcvideogen.autoencoder.loading import load_autoencoder
     from dcvideogen.cli.reconstruct_clip import Outputs, reconstruct_clip
     from dcvideogen.cli.streaming import ClipOptions, RunOptions, model_name
-    from dcvideogen.evaluation.clip_evaluation import write_json
+    from dcvideogen.files import write_json
 
     chosen = options.choose_device(device)
     autoencoder = load_autoencoder(model, device=chosen, dtype=options.choose_dtype(dtype))

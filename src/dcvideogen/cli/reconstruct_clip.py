@@ -26,10 +26,10 @@ from dcvideogen.cli.streaming import (
 )
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
-from dcvideogen.evaluation.clip_evaluation import write_json
 from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics
 from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
 from dcvideogen.evaluation.strip import Strip
+from dcvideogen.files import write_json
 from dcvideogen.video import BackgroundWriter, VideoWriter, prefetch, video_to_frames
 
 STAGES = ("reading", "encoding", "decoding", "writing")

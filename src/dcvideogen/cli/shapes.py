@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from dcvideogen.cli.options import check_at_least_one, check_choice
 from dcvideogen.errors import UserError
 
 if TYPE_CHECKING:
+    from dcvideogen.cli.progress import CountProgress
     from dcvideogen.data.items import Item
     from dcvideogen.shapes_world import Combination
 
@@ -69,10 +69,13 @@ def render(
     check_at_least_one("--clips", clips)
     check_choice("--split", split, SPLITS)
 
+    from dcvideogen.cli.progress import CountProgress
     from dcvideogen.data.shapes_files import MANIFEST, ShapesSettings, write_clips
 
-    with _Progress("writing clips") as progress:
-        written = write_clips(output, clips, ShapesSettings(split, seed, size, num_frames), progress=progress.show)
+    with CountProgress() as progress:
+        written = write_clips(
+            output, clips, ShapesSettings(split, seed, size, num_frames), progress=progress.of("clips written")
+        )
     console.out.print(
         f"{output / MANIFEST}: {clips} clips, {written} of them new. A fifth of them stand still: as data they need "
         f"`dcvideogen data check --max-static-share 1`, or in a recipe data.check.max_static_share",
@@ -97,10 +100,11 @@ def score(
     if output is not None and output.suffix != ".json":
         raise UserError(f"-o {output} came; a name that ends in .json is allowed")
 
-    from dcvideogen.evaluation.clip_evaluation import write_json
+    from dcvideogen.cli.progress import CountProgress
+    from dcvideogen.files import write_json
 
     videos = _find_videos(source, manifest)
-    with _Progress("scoring videos") as progress:
+    with CountProgress() as progress:
         report = _score_all(videos, progress)
     if not report["videos"]:
         first = report["left_out"][0]
@@ -147,7 +151,7 @@ def _find_videos(source: Path, manifest: Path | None) -> list[tuple[Item, Combin
     return found
 
 
-def _score_all(videos: list[tuple[Item, Combination]], progress: _Progress) -> dict[str, Any]:
+def _score_all(videos: list[tuple[Item, Combination]], progress: CountProgress) -> dict[str, Any]:
     """The report as plain JSON values."""
     from dcvideogen.evaluation.shapes_reading import read_shapes
     from dcvideogen.evaluation.shapes_score import chance, mean_scores, score_reading
@@ -177,7 +181,7 @@ def _score_all(videos: list[tuple[Item, Combination]], progress: _Progress) -> d
                     "score": scores[-1].as_json(),
                 }
             )
-        progress.show(done, len(videos))
+        progress.show("videos scored", done, len(videos))
     return {
         "version": __version__,
         "num_videos": len(rows),
@@ -207,33 +211,3 @@ def _print_report(report: dict[str, Any]) -> None:
         console.out.print(f"and {len(missed) - MISSES_SHOWN} more", markup=False, soft_wrap=True)
     for row in report["left_out"]:
         console.out.print(f"left out: {row['video']}: {row['reason']}", markup=False, soft_wrap=True)
-
-
-class _Progress:
-    """A bar on a terminal once it takes two seconds, a line now and then elsewhere."""
-
-    def __init__(self, title: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._title = title
-        self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
-        self._task = self._bar.add_task(title, total=None)
-        self._began = self._said = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        from dcvideogen.cli.progress import SECONDS_PER_LINE
-
-        now = time.monotonic()
-        if now - self._began >= 2:
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-        if self._bar.disable and now - self._said >= SECONDS_PER_LINE:
-            self._said = now
-            console.err.print(f"note: {self._title}: {done} of {total}", markup=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from dcvideogen.data.items import Item
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_text
 
 INDEX, REJECTED = "index.jsonl", "rejected.jsonl"
 
@@ -101,12 +101,7 @@ def read_records(path: Path) -> list[Record]:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Writes under a temporary name and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text("".join(record.line() + "\n" for record in records), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, "".join(record.line() + "\n" for record in records))
 
 
 def fingerprint(records: Sequence[Record]) -> str:

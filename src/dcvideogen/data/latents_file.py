@@ -1,7 +1,5 @@
 """One latents file: the latents of one clip in safetensors, with what is needed to get the clip back."""
 
-import contextlib
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_file
 
 FORMAT = "dcvideogen.latents/1"
 PADDING = "replicate-end"  # how geometry.pad_video fills up to a whole latent; the crop is a plain slice
@@ -54,14 +53,9 @@ def write_latents(path: str | Path, latents: Tensor, info: LatentsInfo) -> None:
         "model": info.model,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{SUFFIX}")
-    try:
+    with whole_file(path) as temporary:
         # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
         temporary.write_bytes(save({"latents": latents.contiguous().cpu()}, metadata=metadata))
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def read_latents(path: str | Path) -> tuple[Tensor, LatentsInfo]:

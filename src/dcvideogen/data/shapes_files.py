@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dcvideogen.data.shapes import plan_clips, render
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_text
 from dcvideogen.shapes_world import FPS, Split, caption
 from dcvideogen.video import write_video
 
@@ -56,7 +56,7 @@ def write_clips(
         {"path": path.relative_to(folder).as_posix(), "caption": caption(clip.combination)}
         for path, clip in zip(paths, plan, strict=True)
     ]
-    _replace(folder / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(folder / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
     return len(todo)
 
 
@@ -76,13 +76,4 @@ def _claim(folder: Path, settings: ShapesSettings) -> None:
         raise UserError(f"{folder} holds other clips or another manifest; choose an empty or new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, json.dumps(wanted, indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_text(path, json.dumps(wanted, indent=1) + "\n")

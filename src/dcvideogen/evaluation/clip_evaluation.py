@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +21,7 @@ from dcvideogen.evaluation.latent_noise import MAX_FRAMES, latent_noise
 from dcvideogen.evaluation.latent_statistics import LatentStatistics
 from dcvideogen.evaluation.measures import ClipMeasures, Networks
 from dcvideogen.evaluation.subjects import Codec, Subject
+from dcvideogen.files import whole_folder, write_json
 from dcvideogen.video import BackgroundWriter, prefetch
 
 PROTOCOL = 1  # to be raised when numbers change their meaning: results of before are then measured anew
@@ -127,20 +126,6 @@ def evaluate_clip(
     return result
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to that takes the place of `folder` when the context is left, or is removed on an error."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():  # of other settings
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 class _Sink:
     """Writes to the measures in the writer's thread and leaves their context to its owner."""
 
@@ -154,20 +139,6 @@ class _Sink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes strict JSON through a temporary name."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def folder_names(names: Iterable[str]) -> list[str]:

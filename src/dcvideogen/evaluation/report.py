@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dcvideogen.errors import UserError
-from dcvideogen.evaluation.clip_evaluation import write_json, write_text
 from dcvideogen.evaluation.report_html import html
 from dcvideogen.evaluation.report_markdown import markdown
+from dcvideogen.files import write_json, write_text
 
 
 def write_report(report: dict[str, Any], folder: Path) -> dict[str, Path]:

@@ -1,10 +1,11 @@
 """A picture of a few frames: input over reconstruction over error."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from dcvideogen.files import whole_file
 
 ERROR_GAIN = 4  # the error is shown as four times its absolute value
 MAX_SIDE = 320  # pixels per picture; larger ones are reduced
@@ -58,12 +59,8 @@ def enlarged_error(frame: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
 
 def save_png(path: Path, picture: Image.Image) -> None:
     """Writes through a temporary name."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
-    try:
+    with whole_file(path) as temporary:
         picture.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.dataset import Dataset, open_dataset
 from dcvideogen.errors import UserError
+from dcvideogen.files import whole_folder
 from dcvideogen.recipes.check import check_recipe
 from dcvideogen.recipes.recipe import AutoencoderRecipe, StageSettings
 from dcvideogen.recipes.record import StageRecord, read_stage, write_run, write_stage
 from dcvideogen.training.autoencoder import ReconstructionTask
-from dcvideogen.training.autoencoder_export import replace_folder, start_from_folder
+from dcvideogen.training.autoencoder_export import start_from_folder
 from dcvideogen.training.checkpoint import find_checkpoints
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.loop import fit
@@ -155,7 +155,5 @@ def stage_before(recipe: AutoencoderRecipe, stage: StageSettings) -> str | None:
 def publish(source: Path, target: Path) -> None:
     """Copies a model folder to where users look for it, replacing what is there at once."""
     if source.is_dir():
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-        replace_folder(temporary, target)
+        with whole_folder(target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)

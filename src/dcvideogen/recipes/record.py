@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import torch
 from pydantic import BaseModel
 
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_json
 
 PACKAGES = ("dcvideogen", "torch", "diffusers", "accelerate", "numpy", "av")
 
@@ -69,17 +69,11 @@ def write_run(folder: Path, command: str, recipe: BaseModel, seeds: dict[str, in
 
 
 def last_metrics(folder: Path) -> dict[str, Any]:
-    """The newest held-out metrics in metrics.jsonl."""
+    """The newest held-out metrics in metrics.jsonl; None for a number that is not finite."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     for line in reversed(lines):
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=lambda _: None)
         if any(key.startswith("held_out/") for key in record):
             return record
     return {}
-
-
-def write_json(path: Path, content: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

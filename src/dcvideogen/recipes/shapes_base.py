@@ -7,13 +7,12 @@ patches of 1 x 2 x 2. It plays the part of the pretrained model that is adapted.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from pathlib import Path
+from typing import Self
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import UMT5EncoderModel
 
@@ -23,15 +22,17 @@ from dcvideogen.adaptation.cache_data import CacheData
 from dcvideogen.adaptation.cache_settings import BucketSettings, CacheSettings
 from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.flow_settings import FlowSettings
-from dcvideogen.adaptation.folder import save_transformer
+from dcvideogen.adaptation.folder import load_base, save_transformer
 from dcvideogen.data.settings import Frozen
 from dcvideogen.data.shapes import plan_clips, render
+from dcvideogen.errors import UserError
+from dcvideogen.files import whole_folder
 from dcvideogen.recipes.shapes_base_text import WIDTH, Captions, TextTask, make_text_encoder, make_tokenizer
 from dcvideogen.recipes.shapes_base_vae import CHANNELS, BlockComponents, RenderedCrops, VaeTask, make_vae
 from dcvideogen.shapes_world import Combination, combinations
-from dcvideogen.training.autoencoder_export import replace_folder
 from dcvideogen.training.loop import fit
 from dcvideogen.training.settings import FitSettings
+from dcvideogen.weights import resolve_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -80,32 +81,46 @@ class TransformerSettings(Frozen):
 class ShapesBaseRecipe(Frozen):
     """A complete run of `dcvideogen shapes train-base`. clips: to train on, see `dcvideogen shapes render`.
 
+    start: a pipeline's folder, or the name of a bundled one, whose transformer is trained further, in its own latents;
+        `text` and `vae`, which make the other parts, are left out then. None: all parts from random weights.
     text_batch_size: captions per step. cache: its `base`, `source` and `buckets` are filled in by the run.
     """
 
     clips: Path
-    text: FitSettings
+    start: Path | None = None
+    text: FitSettings | None = None
     text_batch_size: int = Field(default=64, gt=0)
-    vae: tuple[VaeSettings, ...] = Field(min_length=1)
+    vae: tuple[VaeSettings, ...] = ()
     cache: CacheSettings
     transformer: TransformerSettings
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        made = self.text is not None and bool(self.vae)
+        if self.start is None and not made:
+            raise ValueError("without start, text and vae are needed: they make the text encoder and the autoencoder")
+        if self.start is not None and (self.text is not None or self.vae):
+            raise ValueError("start came beside text or vae; what is started from has both, leave them out")
+        return self
 
 
 def train_shapes_base(recipe: ShapesBaseRecipe, folder: Path, *, workers: int = 1) -> bool:
     """Runs all stages, or goes on with the run in `folder`; True when folder/pipeline is done. A signal stops it."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = folder / "parts"
-    if not run_text(recipe, folder):
-        return False
-    if not all(run_vae(recipe, index, folder) for index in range(len(recipe.vae))):
-        return False
-    vae, stages = vae_folder(folder, len(recipe.vae) - 1) / "model", recipe.transformer.stages
-    shift = stages[-1].flow.shift
-    assemble(folder, parts, vae, new_transformer(recipe.transformer, seed=0), shift)
+    if recipe.start is None:
+        if not run_text(recipe, folder) or not all(run_vae(recipe, index, folder) for index in range(len(recipe.vae))):
+            return False
+        text_encoder = folder / "text" / "model" / "text_encoder"
+        vae = vae_folder(folder, len(recipe.vae) - 1) / "model"
+    else:
+        text_encoder, vae = (resolve_pipeline(recipe.start) / name for name in ("text_encoder", "vae"))
+    stages, shift = recipe.transformer.stages, recipe.transformer.stages[-1].flow.shift
+    # The cache wants a whole pipeline.
+    assemble(text_encoder, vae, first_transformer(recipe), shift, folder / "parts")
     if not all(run_transformer(recipe, index, folder, workers) for index in range(len(stages))):
         return False
     transformer = WanTransformer3DModel.from_pretrained(transformer_folder(folder, len(stages) - 1) / "model")
-    assemble(folder, folder / "pipeline", vae, transformer, shift)
+    assemble(text_encoder, vae, transformer, shift, folder / "pipeline")
     return True
 
 
@@ -154,6 +169,16 @@ def fit_vae(settings: VaeSettings, vae: AutoencoderKLWan, folder: Path) -> bool:
     return fit(task, data, settings.train, folder)
 
 
+def first_transformer(recipe: ShapesBaseRecipe) -> WanTransformer3DModel:
+    """What the first stage begins with. UserError: `start` has none of this class."""
+    if recipe.start is None:
+        return new_transformer(recipe.transformer, recipe.transformer.stages[0].train.seed)
+    transformer, _ = load_base(resolve_pipeline(recipe.start))
+    if not isinstance(transformer, WanTransformer3DModel):
+        raise UserError(f"start {recipe.start} has a {type(transformer).__name__}; a WanTransformer3DModel is allowed")
+    return transformer
+
+
 def new_transformer(settings: TransformerSettings, seed: int) -> WanTransformer3DModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -186,7 +211,7 @@ def run_transformer(recipe: ShapesBaseRecipe, index: int, folder: Path, workers:
     if index:
         transformer = WanTransformer3DModel.from_pretrained(transformer_folder(folder, index - 1) / "model")
     else:
-        transformer = new_transformer(recipe.transformer, stage.train.seed)
+        transformer = first_transformer(recipe)
     task = FlowTask(
         transformer,
         WAN,
@@ -202,21 +227,19 @@ def run_transformer(recipe: ShapesBaseRecipe, index: int, folder: Path, workers:
     return fit(task, data, stage.train, transformer_folder(folder, index))
 
 
-def assemble(folder: Path, target: Path, vae: Path, transformer: WanTransformer3DModel, shift: float) -> None:
-    """Writes the pipeline's folder, replacing what is there at once. folder: of the run; vae: the autoencoder's.
+def assemble(text_encoder: Path, vae: Path, transformer: WanTransformer3DModel, shift: float, target: Path) -> None:
+    """Writes the pipeline's folder, replacing what is there at once. text_encoder, vae: folders of the parts.
 
     shift: of the noise levels that are sampled. Autoencoder and transformer are stored in 16 bits, to be small.
     """
     pipeline = WanPipeline(
         tokenizer=make_tokenizer(),
-        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text" / "model" / "text_encoder"),
+        text_encoder=UMT5EncoderModel.from_pretrained(text_encoder),
         vae=AutoencoderKLWan.from_pretrained(vae).half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         transformer=transformer.bfloat16(),
     )
     for component in (pipeline.vae, pipeline.transformer):
         component.register_to_config(_name_or_path="")  # a path of this machine says nothing to others
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    pipeline.save_pretrained(temporary)
-    replace_folder(temporary, target)
+    with whole_folder(target) as temporary:
+        pipeline.save_pretrained(temporary)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dcvideogen.data.batch import ClipBatch
 from dcvideogen.data.shapes import render
+from dcvideogen.files import whole_folder
 from dcvideogen.shapes_world import combinations
-from dcvideogen.training.autoencoder_export import replace_folder
 from dcvideogen.training.losses import charbonnier, squared_error
 
 # Of the levels' range 2: what differs by less is as good as equal.
@@ -200,9 +200,8 @@ class VaeTask:
         """Writes `folder` as diffusers does, with the latents' mean and std in the configuration."""
         mean, std = self.latent_statistics()
         self.vae.register_to_config(latents_mean=mean, latents_std=std)
-        temporary = folder.with_name(f".{folder.name}.partial")
-        self.vae.save_pretrained(temporary)
-        replace_folder(temporary, folder)
+        with whole_folder(folder) as temporary:
+            self.vae.save_pretrained(temporary)
 
     @torch.no_grad()
     def latent_statistics(self) -> tuple[list[float], list[float]]:

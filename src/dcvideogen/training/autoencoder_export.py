@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.files import whole_folder
 from dcvideogen.training.new_latents import raw_latents
 
 SMALLEST_DEVIATION = 1e-3  # of a channel that is never used
@@ -36,20 +35,8 @@ def export_autoencoder(model: AutoencoderDCV, sample: Tensor, folder: Path) -> N
     exported.load_state_dict(weights, assign=True)
     if not kept:
         exported.register_to_config(latent_space_id=exported.fingerprint())
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    exported.save_pretrained(temporary)
-    replace_folder(temporary, folder)
-
-
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Puts a complete folder in the place of another one."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(folder) as temporary:
+        exported.save_pretrained(temporary)
 
 
 def latent_statistics(model: AutoencoderDCV, sample: Tensor) -> tuple[list[float], list[float]]:

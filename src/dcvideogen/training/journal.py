@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import resource
 import sys
 import time
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dcvideogen.errors import UserError
+from dcvideogen.files import write_text
 from dcvideogen.training.distributed import Processes
 from dcvideogen.training.settings import FitSettings
 from dcvideogen.training.task import Batch
@@ -134,9 +134,7 @@ def cut_lines(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def open_board(folder: Path, wanted: bool | None, step: int) -> Any:
