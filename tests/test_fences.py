@@ -19,9 +19,10 @@ LAYERS = {
     "conditioning": 0, "flow": 0, "geometry": 0, "shapes_world": 0, "video": 0, "weights": 0,
     "autoencoder": 1, "data": 1, "evaluation": 1,
     "training": 2,
-    "adaptation": 3, "pipelines": 3,
-    "recipes": 4,
-    "cli": 5,
+    "adaptation": 3,
+    "pipelines": 4,
+    "recipes": 5,
+    "cli": 6,
 }  # fmt: skip
 FENCES = {
     "av": ("video",),

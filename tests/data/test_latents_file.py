@@ -1,7 +1,9 @@
+import dataclasses
 from fractions import Fraction
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
@@ -34,6 +36,44 @@ def test_latents_and_what_is_said_about_them_come_back_exactly(tmp_path, dtype):
     assert back.dtype == dtype
     assert info == INFO
     assert [entry.name for entry in path.parent.iterdir()] == ["clip.safetensors"]
+
+
+GENERATION = {
+    "prompt": 'a "small" red circle,\nmoves left; 円 Gefäß',
+    "negative_prompt": "",
+    "seed": 3,
+    "index": 1,
+    "steps": 50,
+    "guidance": 5.0,
+    "scheduler": "UniPCMultistepScheduler",
+    "shift": 5.0,
+    "model": "some/folder",
+    "sizes": [[448, 832], None],
+}
+
+
+def test_what_latents_were_generated_from_comes_back_exactly(tmp_path):
+    path = tmp_path / "video.safetensors"
+    written = dataclasses.replace(INFO, generation=GENERATION)
+    write_latents(path, torch.zeros(4, 1, 1, 1), written)
+    assert read_latents(path)[1] == read_latents_info(path) == written
+    assert read_latents_info(path).generation == GENERATION
+
+
+def test_latents_of_a_clip_say_nothing_of_a_generation(tmp_path):
+    path = tmp_path / "clip.safetensors"
+    save_file({"latents": torch.zeros(4, 1, 1, 1)}, path, metadata=metadata())
+    assert read_latents_info(path).generation is None
+    write_latents(path, torch.zeros(4, 1, 1, 1), INFO)
+    with safe_open(path, framework="pt") as file:
+        assert set(file.metadata()) == set(metadata())
+
+
+@pytest.mark.parametrize("generation", [{"guidance": float("nan")}, {"shape": torch.Size}])
+def test_a_generation_that_is_not_plain_json_is_refused_before_anything_is_written(tmp_path, generation):
+    with pytest.raises((ValueError, TypeError), match="JSON"):
+        write_latents(tmp_path / "a.safetensors", torch.zeros(4, 1, 1, 1), dataclasses.replace(INFO, generation=generation))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_old_file_stays_whole_when_writing_fails(tmp_path, monkeypatch):
@@ -97,6 +137,8 @@ def test_a_file_cut_in_half_is_refused(tmp_path):
         ({"latents": torch.zeros(4, 1, 1, 1)}, {"height": "tall"}, "not readable"),
         ({"latents": torch.zeros(4, 1, 1, 1)}, {"num_frames": "0"}, "must be above 0"),
         ({"latents": torch.zeros(4, 1, 1, 1)}, {"padding": "mirror"}, "padding 'mirror'"),
+        ({"latents": torch.zeros(4, 1, 1, 1)}, {"generation": '["a cat"]'}, "a generation that is a list; an object"),
+        ({"latents": torch.zeros(4, 1, 1, 1)}, {"generation": '{"prompt": '}, "not readable"),
     ],
 )
 def test_foreign_and_damaged_files_are_refused_with_what_is_wrong(tmp_path, tensors, fields, message):

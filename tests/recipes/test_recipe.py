@@ -27,7 +27,7 @@ NEVER_TRAINED_ON = {
 BUNDLED = sorted(
     Path(entry.name).stem
     for entry in resources.files("dcvideogen.recipes").iterdir()
-    if entry.name.endswith(".yaml") and "start" in yaml.safe_load(entry.read_text())
+    if entry.name.endswith(".yaml") and isinstance(yaml.safe_load(entry.read_text()).get("start"), dict)
 )
 
 

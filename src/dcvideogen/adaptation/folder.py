@@ -22,6 +22,30 @@ INFO = "adaptation.json"
 EXPERTS = ("transformer", "transformer_2")  # of high and of low noise
 
 
+class SamplingDefaults(Frozen):
+    """How videos are asked of an adapted transformer unless the user says otherwise.
+
+    steps: noise levels; guidance: how far away from the null prompt; shift: of the noise levels towards noise. The
+    defaults are those of Wan 2.1 (arXiv 2503.20314); its 1.3B and its 480p guide say 3 for the last two.
+    """
+
+    steps: int = Field(default=50, gt=0)
+    guidance: float = Field(default=5.0, ge=0)
+    shift: float = Field(default=5.0, gt=0)
+
+
+class Trained(Frozen):
+    """What an adapted transformer has seen. null_prompt: the text that stood for no text; max_sequence_length: tokens.
+
+    sizes: (height, width, frames), of each stage; an area rather than a shape where there were buckets.
+    """
+
+    null_prompt: str = ""
+    max_sequence_length: int = Field(default=512, gt=0)
+    fps: float = Field(default=16.0, gt=0)
+    sizes: tuple[tuple[int, int, int], ...] = ()
+
+
 class AdaptationInfo(Frozen):
     """What an adapted transformer's weights do not say.
 
@@ -37,6 +61,8 @@ class AdaptationInfo(Frozen):
     position_ratio: tuple[float, float, float] = (1, 1, 1)
     base: str
     family: str
+    sampling: SamplingDefaults = SamplingDefaults()
+    trained: Trained = Trained()
 
 
 def save_transformer(transformer: nn.Module, folder: Path, info: AdaptationInfo | None) -> None:

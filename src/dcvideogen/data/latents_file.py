@@ -1,8 +1,10 @@
 """One latents file: the latents of one clip in safetensors, with what is needed to get the clip back."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,7 +24,10 @@ class LatentsInfo:
     """What a latents file says beside the latents.
 
     height, width, num_frames: of the clip, before padding. fps: frames per second. latent_space_id: the latent space,
-    which a decoder must share. model: the name of the model that encoded. padding: how the clip was filled up.
+    which a decoder must share. model: the name of the model that encoded, or that decodes what was generated. padding:
+    how the clip was filled up. generation: of latents that were generated, what they can be generated from again, as
+    plain JSON values (prompt, negative_prompt, seed, index, steps, guidance, scheduler, shift, model, ...); decoding
+    does not look at it.
     """
 
     height: int
@@ -32,12 +37,14 @@ class LatentsInfo:
     latent_space_id: str
     model: str
     padding: str = PADDING
+    generation: dict[str, Any] | None = field(default=None, hash=False)
 
 
 def write_latents(path: str | Path, latents: Tensor, info: LatentsInfo) -> None:
     """Writes latents (C, t, h, w), any float type, to a temporary name beside `path`, then renames it.
 
-    Raises UserError when the suffix is not .safetensors.
+    Raises UserError when the suffix is not .safetensors; ValueError or TypeError for a `generation` that is not plain
+    JSON values.
     """
     path = check_suffix(Path(path))
     if latents.ndim != 4 or 0 in latents.shape or not latents.is_floating_point():
@@ -52,6 +59,8 @@ def write_latents(path: str | Path, latents: Tensor, info: LatentsInfo) -> None:
         "latent_space_id": info.latent_space_id,
         "model": info.model,
     }
+    if info.generation is not None:
+        metadata["generation"] = json.dumps(info.generation, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
@@ -107,11 +116,15 @@ def _parse(path: Path, metadata: dict[str, str]) -> LatentsInfo:
             latent_space_id=metadata["latent_space_id"],
             model=metadata["model"],
             padding=metadata["padding"],
+            generation=json.loads(metadata.get("generation", "null")),
         )
     except KeyError as error:
         raise UserError(f"{path}: its metadata lack {error.args[0]!r}; encode the clip again") from None
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path}: its metadata are not readable ({error}); encode the clip again") from error
+    if not isinstance(info.generation, dict | None):
+        kind = type(info.generation).__name__
+        raise UserError(f"{path}: its metadata hold a generation that is a {kind}; an object is allowed; make it again")
     if min(info.height, info.width, info.num_frames, info.fps) <= 0:
         raise UserError(
             f"{path}: its metadata say {info.num_frames} frames of {info.width}x{info.height} at {info.fps} fps; "

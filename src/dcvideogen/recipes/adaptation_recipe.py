@@ -11,6 +11,7 @@ from dcvideogen.adaptation.align_settings import AlignSettings
 from dcvideogen.adaptation.cache_settings import BucketSettings, CacheSettings
 from dcvideogen.adaptation.export import ExportSettings
 from dcvideogen.adaptation.flow_settings import FlowSettings
+from dcvideogen.adaptation.folder import SamplingDefaults
 from dcvideogen.adaptation.head_settings import HeadSettings
 from dcvideogen.adaptation.lora import LoraSettings
 from dcvideogen.data.settings import Frozen
@@ -58,7 +59,7 @@ class AdaptationRecipe(Frozen):
     centre of the base tokens that it replaces. seed: of embedder, head and LoRA before they are fitted.
     dtype: of the weights that a stage does not train; those that it trains are fp32.
     lora: of all stages; None: all weights are trained. stages: the first one is called "lora" in the paper's scheme,
-    and those that follow repeat it at larger sizes.
+    and those that follow repeat it at larger sizes. sampling: what the export recommends to those who generate.
     """
 
     base: Path
@@ -72,6 +73,7 @@ class AdaptationRecipe(Frozen):
     head: HeadSettings = HeadSettings()
     lora: LoraSettings | None = LoraSettings()
     stages: tuple[TuneStage, ...] = ()
+    sampling: SamplingDefaults = SamplingDefaults()
     export: ExportSettings = ExportSettings()
 
     @model_validator(mode="before")

@@ -28,7 +28,7 @@ from dcvideogen.adaptation.embedder import align
 from dcvideogen.adaptation.export import export_adaptation
 from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.flow_settings import FlowSettings
-from dcvideogen.adaptation.folder import AdaptationInfo, fingerprint, load_base, load_transformer
+from dcvideogen.adaptation.folder import AdaptationInfo, Trained, fingerprint, load_base, load_transformer
 from dcvideogen.adaptation.head import fit_head
 from dcvideogen.adaptation.lora import add_lora, train_lora
 from dcvideogen.adaptation.surgery import move_transformer
@@ -182,12 +182,24 @@ def run_export(context: Context, lasts: dict[str, Path], folder: Path) -> None:
     facts = card_facts(recipe)
     for expert, before in lasts.items():
         tuned, backbone, info = begin_tuning(context, expert, before)
+        info = info.model_copy(update={"sampling": recipe.sampling, "trained": trained_on(recipe)})
         base = None
         if recipe.lora is None or not recipe.stages:
             base, _ = load_base(recipe.base, expert, context.frozen_dtype())
         export_adaptation(
             tuned, backbone, info, folder, recipe.export, facts, base=base, expert=expert, experts=tuple(lasts)
         )
+
+
+def trained_on(recipe: AdaptationRecipe) -> Trained:
+    caches = [recipe.cache_of(stage)[1] for stage in recipe.stages] or [recipe.cache]
+    sizes = [(cache.buckets.height, cache.buckets.width, cache.num_frames) for cache in caches]
+    return Trained(
+        null_prompt=recipe.cache.null_prompt,
+        max_sequence_length=recipe.cache.max_sequence_length,
+        fps=recipe.cache.fps or Trained().fps,
+        sizes=tuple(dict.fromkeys(sizes)),
+    )
 
 
 def card_facts(recipe: AdaptationRecipe) -> CardFacts:

@@ -77,7 +77,8 @@ def steps_of(
         for expert in experts:
             own = {"lora": lora, "stage": stage.model_dump(mode="json", exclude={"data"})}
             last[expert] = add(stage.name, expert, [last[expert], caches[name]], own, tune=stage)
-    add(EXPORT, None, [last[expert] for expert in experts], {})
+    forms = {EXPORT: recipe.export.model_dump(mode="json"), "sampling": recipe.sampling.model_dump(mode="json")}
+    add(EXPORT, None, [last[expert] for expert in experts], forms)
     return steps
 
 

@@ -23,6 +23,11 @@ def bundled_pipelines() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/model_index.json"))}
 
 
+def bundled_adapters() -> dict[str, Path]:
+    """Name -> folder of every adapter that came with the package, for one of its pipelines."""
+    return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/adapter.json"))}
+
+
 def resolve_pipeline(name_or_path: str | Path) -> Path:
     """The folder of a bundled pipeline of that name unless there is such a path; other paths as they are."""
     path = Path(name_or_path)

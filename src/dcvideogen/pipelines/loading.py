@@ -1,0 +1,164 @@
+"""From a folder or a name to a pipeline: our own folders, a base with an adapter, the authors' published folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from dcvideogen.adaptation.adapter_folder import RECORD, load_adapter, read_record
+from dcvideogen.adaptation.folder import AdaptationInfo, expert_names, expert_sigmas, fingerprint, load_base
+from dcvideogen.adaptation.text import load_text_encoder
+from dcvideogen.autoencoder.loading import load_autoencoder
+from dcvideogen.errors import UserError
+from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
+from dcvideogen.weights import bundled_adapters, bundled_models, bundled_pipelines, resolve_pipeline
+
+INDEX, ADAPTER = "model_index.json", "adapter"
+OWN_CLASSES = ("DCVideoGenPipeline", "DCVideoGenImageToVideoPipeline")
+
+
+def load_pipeline(
+    model: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    autoencoder: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    pipeline_class: type[DCVideoGenPipeline] = DCVideoGenPipeline,
+) -> DCVideoGenPipeline:
+    """The pipeline, its parts in eval mode on the CPU in `dtype`.
+
+    model: a folder that a pipeline's `save_pretrained` wrote; a base pipeline's folder, with an adapter; an adapter's
+    folder whose base came with this package; one of the authors' folders; or a bundled name. adapter: the adapter/ of
+    an export. autoencoder: the one that the transformer was adapted to, a folder or a name; None: a bundled one of its
+    latent space. UserError: none of these, parts of different latent spaces, broken files.
+    """
+    folder = find_model(model)
+    if is_own(folder) and adapter is None and autoencoder is None:
+        return pipeline_class.from_pretrained(folder, torch_dtype=dtype)
+    if adapter is None and adapter_in(folder) is not None:
+        adapter = folder
+        folder = base_of(adapter_in(folder))
+    if adapter is None:
+        raise UserError(f"{folder} holds a base model, which works in its own latents; give an adapter made for it")
+    return load_adapted(folder, Path(adapter), autoencoder, dtype, pipeline_class)
+
+
+def find_model(model: str | Path) -> Path:
+    """An existing folder, else that of a bundled model; UserError with the names there are."""
+    path = Path(model)
+    known = {**bundled_pipelines(), **bundled_adapters()}
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file; a model is a folder, or one of the bundled {', '.join(known)}")
+    if str(model) not in known:
+        raise UserError(f"no model {str(model)!r}: neither a folder nor one of the bundled {', '.join(known)}")
+    return known[str(model)]
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a pipeline of ours wrote the folder."""
+    return read_index(folder).get("_class_name") in OWN_CLASSES
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """model_index.json; empty where there is none."""
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); get the folder again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object; get the folder again")
+    return content
+
+
+def adapter_in(folder: Path) -> Path | None:
+    """The adapter's folder that `folder` is, or that is in it; with two experts, that of both."""
+    for place in (folder, folder / ADAPTER):
+        if any((place / name / RECORD).is_file() for name in (".", "transformer")):
+            return place
+    return None
+
+
+def base_of(adapter: Path) -> Path:
+    """The bundled base that an adapter was made on."""
+    wanted = read_record(adapter).adaptation.base
+    for folder in bundled_pipelines().values():
+        if fingerprint(load_base(folder)[0]) == wanted:
+            return folder
+    raise UserError(
+        f"{adapter} is an adapter for the base {wanted}, which is not bundled; give the base's folder as the model"
+    )
+
+
+def load_adapted(
+    base: Path,
+    adapter: Path,
+    autoencoder: str | Path | None,
+    dtype: torch.dtype,
+    pipeline_class: type[DCVideoGenPipeline],
+) -> DCVideoGenPipeline:
+    """A base pipeline's folder with an adapter put onto each of its transformers."""
+    base, place = resolve_pipeline(base), adapter_in(adapter)
+    if place is None:
+        raise UserError(f"{adapter} is no adapter: it has no {RECORD}; give the adapter/ of an export")
+    experts = expert_names(base)
+    transformers: dict[str, nn.Module] = {}
+    info: AdaptationInfo | None = None
+    for name in experts:
+        original, backbone = load_base(base, name, dtype)
+        if backbone.class_name != "WanTransformer3DModel":
+            raise UserError(f"{base} has a {backbone.class_name}; pipelines for WanTransformer3DModel are there")
+        transformers[name], info = load_adapter(original, backbone, place / (name if len(experts) > 1 else "."))
+    text = load_text_encoder(
+        base, max_sequence_length=info.trained.max_sequence_length, device=torch.device("cpu"), dtype=dtype
+    )
+    boundary = expert_sigmas(base)[experts[0]][0] if len(experts) > 1 else None
+    return pipeline_class(
+        tokenizer=text.tokenizer,
+        text_encoder=text.model,
+        autoencoder=find_autoencoder(autoencoder, info, dtype),
+        scheduler=load_scheduler(base / "scheduler", info.sampling.shift),
+        boundary_ratio=boundary,
+        adaptation=info.model_dump(mode="json"),
+        **transformers,
+    )
+
+
+def find_autoencoder(autoencoder: str | Path | None, info: AdaptationInfo, dtype: torch.dtype) -> nn.Module:
+    """The one that came, or the bundled one of the transformer's latent space."""
+    if autoencoder is None:
+        spaces = {read_config(folder).get("latent_space_id"): name for name, folder in bundled_models().items()}
+        if info.latent_space_id not in spaces:
+            raise UserError(
+                f"no bundled autoencoder has the latent space {info.latent_space_id}, which the transformer works in; "
+                "name the one that it was adapted to"
+            )
+        autoencoder = spaces[info.latent_space_id]
+    return load_autoencoder(autoencoder, dtype=dtype)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def load_scheduler(folder: Path, shift: float) -> Any:
+    """The scheduler that a folder's configuration names, with another shift; without one UniPC with flow sigmas."""
+    if not (folder / "scheduler_config.json").is_file():
+        return diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
+    config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
+    scheduler_class = getattr(diffusers, str(config.get("_class_name")), None)
+    if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
+        raise UserError(f"{folder} names the scheduler {config.get('_class_name')}, which diffusers does not have")
+    name = "flow_shift" if "flow_shift" in config else "shift"
+    return scheduler_class.from_config({**config, name: shift})
