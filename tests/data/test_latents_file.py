@@ -72,7 +72,9 @@ def test_latents_of_a_clip_say_nothing_of_a_generation(tmp_path):
 @pytest.mark.parametrize("generation", [{"guidance": float("nan")}, {"shape": torch.Size}])
 def test_a_generation_that_is_not_plain_json_is_refused_before_anything_is_written(tmp_path, generation):
     with pytest.raises((ValueError, TypeError), match="JSON"):
-        write_latents(tmp_path / "a.safetensors", torch.zeros(4, 1, 1, 1), dataclasses.replace(INFO, generation=generation))
+        write_latents(
+            tmp_path / "a.safetensors", torch.zeros(4, 1, 1, 1), dataclasses.replace(INFO, generation=generation)
+        )
     assert not list(tmp_path.iterdir())
 
 

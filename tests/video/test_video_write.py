@@ -1,6 +1,7 @@
 """Writing: what comes back, what the file says about itself, and nothing half-written."""
 
 import errno
+import json
 import logging
 from fractions import Fraction
 
@@ -10,7 +11,15 @@ import pytest
 from video_files import number_of, numbered_frame
 
 from dcvideogen.errors import UserError
-from dcvideogen.video import VideoWriter, frames_to_video, iterate_frames, probe, read_video, write_video
+from dcvideogen.video import (
+    VideoWriter,
+    frames_to_video,
+    iterate_frames,
+    probe,
+    read_metadata,
+    read_video,
+    write_video,
+)
 
 
 def noise_frames(num_frames, height, width, seed=0):
@@ -111,6 +120,40 @@ def test_metadata_is_stored(tmp_path, name):
         stored = {key.lower(): value for key, value in container.metadata.items()}
     assert {key: stored.get(key) for key in metadata} == metadata
     assert probe(path).height == 15
+
+
+SETTINGS = {"prompt": 'a "red"\ncircle; it\'s = <円> \\ Gefäß #1\t%', "seed": 3, "guidance": 5.5, "negative_prompt": ""}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png", "a"])
+@pytest.mark.parametrize("size", [(16, 16), (15, 16)])
+def test_settings_as_json_in_the_comment_are_read_back_exactly(tmp_path, name, size):
+    frames = noise_frames(2, *size)
+    comment = json.dumps(SETTINGS, ensure_ascii=False)
+    path = write(tmp_path / name, frames, metadata={"comment": comment, "title": "one\ntwo"})
+    found = read_metadata(path)
+    assert (found["comment"], found["title"]) == (comment, "one\ntwo")
+    assert json.loads(found["comment"]) == SETTINGS
+    assert (probe(path).height, probe(path).width, probe(path).num_frames or 2) == (*size, 2)
+    if name != "a.mp4":
+        assert all(np.array_equal(a, b) for a, b in zip(frames, iterate_frames(path), strict=True))
+
+
+def test_a_long_prompt_fits_into_the_comment(tmp_path):
+    prompt = "ein langer Weg, " * 4000
+    for name in ("a.mp4", "a.mkv", "a"):
+        path = write(tmp_path / name, noise_frames(1, 4, 4), metadata={"comment": prompt})
+        assert read_metadata(path)["comment"] == prompt
+
+
+def test_files_without_metadata_have_none_of_ours(tmp_path):
+    for name in ("a.mp4", "a.mkv", "a"):
+        assert "comment" not in read_metadata(write(tmp_path / name, noise_frames(1, 4, 4)))
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match="not a readable image"):
+        read_metadata(tmp_path / "text.png")
+    with pytest.raises(UserError, match="no such file"):
+        read_metadata(tmp_path / "gone.mp4")
 
 
 def test_metadata_of_a_folder_is_in_every_frame(tmp_path):

@@ -6,6 +6,7 @@ A *frame* is a numpy array (H, W, 3), uint8, RGB. A *video* is a torch tensor (B
 from dcvideogen.video.frames import centre_crop, covering_size, frames_to_video, video_to_frames
 from dcvideogen.video.images import read_image
 from dcvideogen.video.info import VideoInfo, probe
+from dcvideogen.video.metadata import read_metadata
 from dcvideogen.video.rate import check_fps
 from dcvideogen.video.read import iterate_frames, read_video
 from dcvideogen.video.threads import BackgroundWriter, prefetch
@@ -23,6 +24,7 @@ __all__ = [
     "prefetch",
     "probe",
     "read_image",
+    "read_metadata",
     "read_video",
     "video_to_frames",
     "write_video",

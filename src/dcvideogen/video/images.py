@@ -49,7 +49,7 @@ def read_image(path: str | Path) -> torch.Tensor:
 
     Raises UserError when the file is missing, no image, or damaged.
     """
-    with _opened(Path(path)) as image:
+    with opened(Path(path)) as image:
         return frames_to_video([_to_frame(image, None)])
 
 
@@ -78,9 +78,8 @@ def list_images(folder: Path) -> list[Path]:
 
 def image_facts(path: Path) -> ImageFacts:
     """Facts from the header; UserError as in read_image."""
-    with _opened(path) as image:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        width, height = image.size if orientation < 5 else image.size[::-1]
+    with opened(path) as image:
+        height, width = displayed_size(image)
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:
             image.load()  # the duration is the first picture's
@@ -96,7 +95,7 @@ def image_facts(path: Path) -> ImageFacts:
             width=width,
             num_frames=frames,
             fps=fps,
-            rotation=_EXIF_ROTATIONS.get(orientation, 0),
+            rotation=_EXIF_ROTATIONS.get(_orientation(image), 0),
             bit_depth=16 if image.mode.startswith("I") else 8,
             has_alpha=image.has_transparency_data,
         )
@@ -121,7 +120,7 @@ def iterate_images(
         # The nearest image, the earlier one of two as near, as for videos.
         index = min(count - 1, -int(-(number * step - Fraction(1, 2)) // 1))
         try:
-            with _opened(paths[index] if folder else path) as image:
+            with opened(paths[index] if folder else path) as image:
                 if not folder and index:
                     image.seek(index)
                 frame = _to_frame(image, size)
@@ -140,23 +139,51 @@ def iterate_images(
         yield frame
 
 
+def image_texts(path: Path) -> dict[str, str]:
+    """The texts that an image file carries (PNG's text chunks), by key; UserError as in read_image."""
+    with opened(path) as image:
+        return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, not decoded yet; what PIL raises in the context comes out as in `named_errors`."""
+    with named_errors(str(path)), Image.open(path) as image:
+        yield image
+
+
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """UserError for what PIL raises of an image that is missing, none, damaged, or too large to be opened safely."""
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the path of an image") from None
+        raise UserError(f"{name}: no such file; give the path of an image") from None
     except UserError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(path), "it") or type(error).__name__
-        raise UserError(f"{path}: not a readable image ({reason}); give an intact one") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6  # PIL's own
+        raise UserError(
+            f"{name}: over {limit} million pixels came; up to that many are allowed; make it smaller"
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        reason = str(error).replace(name, "it") or type(error).__name__
+        raise UserError(f"{name}: not a readable image ({reason}); give an intact one") from error
+
+
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) after EXIF rotation."""
+    return image.size[::-1] if _orientation(image) < 5 else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, CIPA DC-008; from 5 on height and width change places."""
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def _to_frame(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
     image.load()
-    image = _to_rgb(ImageOps.exif_transpose(image))
+    image = to_rgb(ImageOps.exif_transpose(image))
     if size is None or (image.height, image.width) == size:
         return np.array(image)
     height, width = covering_size(image.height, image.width, *size)
@@ -166,13 +193,17 @@ def _to_frame(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
     return np.ascontiguousarray(centre_crop(np.array(resized), *size))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, background: int = 0) -> Image.Image:
+    """Of any mode, decoded: 16-bit grey scaled to 8 bits, alpha over the grey level `background` (black as for videos).
+
+    ValueError for a mode that PIL cannot turn into RGB.
+    """
     if image.mode.startswith("I"):
         # PIL clips 16-bit grey to 255 instead of scaling it.
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, rgba).convert("RGB")
+        ground = Image.new("RGBA", rgba.size, (background, background, background, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
     return image.convert("RGB")

@@ -35,9 +35,10 @@ class VideoWriter:
     - `.png` or no suffix: a folder of `frame_000000.png`, ..., bit exact; `crf` does not apply.
 
     `fps`: frames per second, a Fraction, a number, or a text such as "30000/1001". `metadata`: texts stored in the
-    file; Matroska turns the keys into capitals. Everything goes to a temporary name in the same folder, which is
-    renamed on a clean exit and removed on an exception; an existing file (or a folder with nothing but such frames) is
-    replaced. Raises UserError for another suffix, a frame of another size or type, and when no frame was written.
+    file, and in every PNG file; `read_metadata` gives them back. Everything goes to a temporary name in the same
+    folder, which is renamed on a clean exit and removed on an exception; an existing file (or a folder with nothing but
+    such frames) is replaced. Raises UserError for another suffix, a frame of another size or type, and when no frame
+    was written.
     """
 
     def __init__(
