@@ -22,6 +22,7 @@ from dcvideogen.cli.doctor import doctor
 from dcvideogen.cli.encode import encode
 from dcvideogen.cli.evaluate import evaluate
 from dcvideogen.cli.extract_lora import extract_lora
+from dcvideogen.cli.generate import generate
 from dcvideogen.cli.info import info
 from dcvideogen.cli.merge import merge
 from dcvideogen.cli.models import models
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for command in (
     demo,
+    generate,
     reconstruct,
     encode,
     decode,

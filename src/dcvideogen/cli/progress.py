@@ -79,3 +79,43 @@ class StageProgress:
             counts = ", ".join(f"{stage} {count}" for stage, count in self.counts.items())
             of = "" if self._total is None else f" of {self._total} frames"
             console.err.print(f"note: {self._title}: {counts}{of}", markup=False, soft_wrap=True)
+
+
+class PhaseProgress:
+    """Context manager: one bar through phases that follow each other, each of so many steps."""
+
+    def __init__(self, title: str, phases: dict[str, int]) -> None:
+        self._title, self._phases = title.replace("[", "(").replace("]", ")"), phases
+        self._done = dict.fromkeys(phases, 0)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
+        self._task = self._bar.add_task(self._title, total=sum(phases.values()))
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, phase: str) -> None:
+        """Those before it are done, also when they were left out."""
+        for name in self._phases:
+            if name == phase:
+                break
+            self._done[name] = self._phases[name]
+        self._show(phase)
+
+    def advance(self, phase: str) -> None:
+        if not self._done[phase]:
+            self.begin(phase)
+        self._done[phase] = min(self._done[phase] + 1, self._phases[phase])
+        self._show(phase)
+
+    def _show(self, phase: str) -> None:
+        self._bar.update(self._task, description=f"{self._title}: {phase}", completed=sum(self._done.values()))
+        if self._bar.disable and time.monotonic() - self._said >= SECONDS_PER_LINE:
+            self._said = time.monotonic()
+            of = f"{self._done[phase]} of {self._phases[phase]}"
+            console.err.print(f"note: {self._title}: {phase}, {of}", markup=False, soft_wrap=True)

@@ -75,20 +75,19 @@ def denoise(
     *,
     as_batch: bool,
     attention_kwargs: dict | None,
-    after_step: Callable[[int, Tensor, Tensor, Conditions], tuple[Tensor, Conditions] | None],
+    after_step: Callable[[int, Tensor, Tensor, Conditions], tuple[Tensor, Conditions, bool]],
 ) -> Tensor:
     """Latents (B, C, t, h, w) in fp32 from noise of that shape; the scheduler has its timesteps.
 
     expert_at: the transformer for a timestep (0 to 1000). after_step(index, timestep, latents, given): with what to go
-    on; None ends the loop. The host waits for nothing meanwhile: timesteps are read once, before.
+    on, and whether to. The host waits for nothing meanwhile: timesteps are read once, before.
     """
     scheduler.set_begin_index(0)  # otherwise the scheduler looks its place up in the timesteps, on the host
     experts = [expert_at(value) for value in scheduler.timesteps.tolist()]
     for index, (timestep, expert) in enumerate(zip(scheduler.timesteps, experts, strict=True)):
         velocity = predict(expert, latents, timestep, given, as_batch=as_batch, attention_kwargs=attention_kwargs)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-        following = after_step(index, timestep, latents, given)
-        if following is None:
+        latents, given, goes_on = after_step(index, timestep, latents, given)
+        if not goes_on:
             break
-        latents, given = following
     return latents

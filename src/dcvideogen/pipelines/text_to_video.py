@@ -274,7 +274,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         with self.progress_bar(total=steps) as bar:
 
-            def after_step(index: int, timestep: Tensor, latents: Tensor, given: Conditions) -> tuple | None:
+            def after_step(index: int, timestep: Tensor, latents: Tensor, given: Conditions) -> tuple:
                 bar.update()
                 if callback is not None:
                     known = {
@@ -287,7 +287,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     given = Conditions(
                         known["prompt_embeds"], known["negative_prompt_embeds"], given.channels, given.image_embeds
                     )
-                return None if self._interrupt else (latents, given)
+                return latents, given, not self._interrupt
 
             return denoise(
                 self.scheduler, noise, lambda timestep: high if timestep >= boundary else low, given,

@@ -1,0 +1,83 @@
+"""`dcvideogen generate`: videos from text, or from an image and text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcvideogen.cli import options
+from dcvideogen.errors import UserError
+
+DEFAULT_MODEL = "shapes-dc"
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What should be seen.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="*.mp4, *.mkv (lossless) or a folder of PNG files; with several videos a folder."
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A folder, or the name of a bundled model: ours, or a base model with --adapter.")
+    ] = DEFAULT_MODEL,
+    adapter: Annotated[Path | None, typer.Option(help="The adapter/ of `dcvideogen adapt`, for a base model.")] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Folder or name; by default the bundled one of the adapter's latent space.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; any number. By default as the model was trained.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; any number.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Any number.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Frames per second of the file; by default the model's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Noise levels; more take longer. By default the model's.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely the text is followed; 1 is without.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What should not be seen. By default the model's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    num_videos: Annotated[int, typer.Option(help="Different videos for each prompt.")] = 1,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file with a prompt per line, or a .jsonl; -o is a folder.")
+    ] = None,
+    keep_latents: Annotated[bool, typer.Option("--keep-latents", help="Leave the latents beside the video.")] = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    crf: options.Crf = 18,
+) -> None:
+    """Generate a video from a text.
+
+    Running it again goes on where it was stopped: videos that are there are kept, and latents that are there decoded.
+    """
+    from dcvideogen.pipelines.jobs import SUFFIXES, check_prompt, plan_jobs, read_prompts
+
+    if (prompt is None) == (prompts is None):
+        raise UserError(
+            'a prompt is needed, such as `dcvideogen generate "a small red circle moves left"`, or --prompts FILE'
+        )
+    if output is None:
+        raise UserError("-o is missing; give a name that ends in .mp4, or with several videos a folder")
+    options.check_run(None, dtype, device)
+    options.check_crf(crf)
+    for name, value in (("--steps", steps), ("--num-videos", num_videos), ("--num-frames", num_frames),
+                        ("--height", height), ("--width", width)):  # fmt: skip
+        options.check_at_least_one(name, value)
+    if guidance is not None and not 0 <= guidance < 1000:
+        raise UserError(f"--guidance {guidance} came; 0 to 1000 is allowed; 1 is without guidance")
+    rate = options.parse_fps(fps)
+    many = prompts is not None or num_videos > 1
+    if many and output.suffix:
+        raise UserError(f"-o {output.name} came for several videos; a folder (a name without a suffix) is allowed")
+    if output.suffix.lower() not in SUFFIXES:
+        raise UserError(f"-o {output.name} came; *.mp4, *.mkv or a folder (a name without a suffix) are allowed")
+    if prompt is not None:
+        check_prompt(prompt)
+    texts = [prompt] if prompts is None else read_prompts(prompts)
+    jobs = plan_jobs(texts, num_videos, seed, output, many=many)
+
+    from dcvideogen.cli.generate_run import Asked, run_jobs
+
+    asked = Asked(height, width, num_frames, rate, steps, guidance, negative_prompt, crf, keep_latents)
+    run_jobs(jobs, asked, model, adapter, autoencoder, options.choose_device(device), options.choose_dtype(dtype))
