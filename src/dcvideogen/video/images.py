@@ -173,7 +173,8 @@ def named_errors(name: str) -> Iterator[None]:
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) after EXIF rotation."""
-    return image.size[::-1] if _orientation(image) < 5 else image.size
+    # PIL turns TIFF itself, and has its size turned from the start.
+    return image.size[::-1] if image.format == "TIFF" or _orientation(image) < 5 else image.size
 
 
 def _orientation(image: Image.Image) -> int:
