@@ -43,3 +43,12 @@ def test_the_layout_is_that_of_the_wan_pipeline():
 def test_an_image_that_is_shown_too_often_or_never_is_refused(repeat):
     with pytest.raises(UserError, match=f"image {repeat} times in 8 frames; 1 to 8 times"):
         condition_video(torch.zeros(1, 3, 4, 4), 8, repeat)
+
+
+def test_a_last_image_is_shown_at_the_end_as_often_as_the_first_one():
+    first, last = torch.ones(1, 3, 4, 4), torch.full((1, 3, 4, 4), -1.0)
+    video = condition_video(first, 12, 4, last)
+    assert video[0, 0, :, 0, 0].tolist() == [1] * 4 + [0] * 4 + [-1] * 4
+    assert condition_mask(torch.zeros(1, 16, 3, 2, 2), last=True)[0, :, :, 0, 0].tolist() == [[1, 0, 1]] * 4
+    with pytest.raises(UserError, match="each of two images 4 times in 7 frames; 1 to 3 times"):
+        condition_video(first, 7, 4, last)

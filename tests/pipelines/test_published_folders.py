@@ -124,6 +124,7 @@ def test_text_to_video_loads_with_the_autoencoder_converted(t2v):
     autoencoder = parts["autoencoder"]
     stored = torch.load(t2v / PT, weights_only=True)["model_state_dict"]
     assert torch.equal(autoencoder.encoder.layers[-1].weight, stored["encoder.project_out.conv.weight"].float())
+    assert autoencoder.config._name_or_path == PT
     assert autoencoder.config.partial_chunk == "fill"
     assert autoencoder.config.chunk_frames == 40
     assert autoencoder.config.latents_std == (1 / 0.7241,)
@@ -145,6 +146,22 @@ def test_its_pipeline_makes_a_video(t2v):
     pipeline.set_progress_bar_config(disable=True)
     video = pipeline("a cat", height=40, width=32, num_frames=5, num_inference_steps=2, output_type="np").frames
     assert video.shape == (1, 5, 40, 32, 3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["i2v", "older"])
+def test_its_pipeline_continues_an_image(layout, request, encoders):
+    from PIL import Image
+
+    from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
+
+    found = find_published(request.getfixturevalue(layout))
+    parts, info = load_published(found, "i2v", text_from=encoders)
+    pipeline = DCVideoGenImageToVideoPipeline(**parts, adaptation=info.model_dump(mode="json"))
+    pipeline.set_progress_bar_config(disable=True)
+    image = Image.new("RGB", (64, 48), (200, 30, 30))
+    video = pipeline(image, "a cat", height=32, width=40, num_frames=5, num_inference_steps=2).frames
+    assert video.shape == (1, 5, 32, 40, 3)
 
 
 def test_every_dtype_has_the_latent_space_of_the_stored_weights(t2v):

@@ -115,14 +115,19 @@ class ImageEncoder:
         except Exception as error:  # whatever a foreign folder makes the library raise
             told = " ".join(str(error).split())[:300]
             raise UserError(f"the image encoder of {base} cannot be loaded: {told}") from error
-        self.model, self.device, self.dtype = model.to(device).eval().requires_grad_(False), device, dtype
+        self.model = model.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> (B, N, D)."""
-        pictures = list(video_to_frames(images.transpose(0, 1)))
-        pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
-        return self.model(pixels.to(self.device, self.dtype), output_hidden_states=True).hidden_states[-2]
+        return clip_tokens(self.model, self.processor, images)
+
+
+def clip_tokens(model: Any, processor: Any, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] -> (B, N, D): the hidden states before CLIP's last layer."""
+    pictures = list(video_to_frames(images.transpose(0, 1)))
+    pixels = processor(images=pictures, return_tensors="pt").pixel_values
+    return model(pixels.to(model.device, model.dtype), output_hidden_states=True).hidden_states[-2]
 
 
 def find_device(name: str) -> torch.device:

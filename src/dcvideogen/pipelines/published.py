@@ -138,4 +138,6 @@ def _load_autoencoder(found: PublishedFolder, chosen: str | Path | None, dtype: 
         )
     with naming(checkpoint):
         # Its latent space is named by the weights as they are stored, so that every dtype has the same.
-        return AutoencoderDCV.from_official_checkpoint(checkpoint).to(dtype).requires_grad_(False)
+        model = AutoencoderDCV.from_official_checkpoint(checkpoint).to(dtype).requires_grad_(False)
+    model.register_to_config(_name_or_path=checkpoint.name)  # which latents files tell of
+    return model

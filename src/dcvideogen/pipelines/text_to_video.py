@@ -24,6 +24,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
 from dcvideogen.pipelines.noise import starting_noise
 from dcvideogen.pipelines.sizes import VideoSize
+from dcvideogen.pipelines.texts import text_conditions
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,22 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self.adaptation = AdaptationInfo(**adaptation)
         self.register_to_config(boundary_ratio=boundary_ratio, adaptation=self.adaptation.model_dump(mode="json"))
         check_parts(transformer, autoencoder, self.adaptation)
+        taken, needed = transformer.config.in_channels, self.input_channels(self.adaptation.latent_channels)
+        if taken != needed:
+            raise UserError(
+                f"a transformer with {taken} input channels came; {type(self).__name__} needs one with {needed}: "
+                "text-to-video transformers take latents, image-to-video ones a mask and an image's latents too"
+            )
         for one in (transformer, transformer_2):
             if one is not None and self.adaptation.positions != "integer":
                 ratio = self.adaptation.position_ratio
                 set_positions(one, backbone_named(self.adaptation.family), self.adaptation.positions, ratio)
         self._interrupt = False
+
+    @staticmethod
+    def input_channels(latent_channels: int) -> int:
+        """Of the transformer."""
+        return latent_channels
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
@@ -184,25 +196,31 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         size = self.asked_size(height, width, num_frames)
-        given = self._texts(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
+        given = text_conditions(
+            self, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
             guided=max(guidance, guidance_scale_2 or 0) > 1, repeat=num_videos_per_prompt, length=max_sequence_length,
         )  # fmt: skip
-        device = self._execution_device
-        noise = self.prepare_latents(len(given.prompt_embeds), size, generator, latents, device)
+        noise = self.prepare_latents(len(given.prompt_embeds), size, generator, latents, self._execution_device)
         made = self._denoise(
             noise, given, steps, (guidance, guidance_scale_2), guidance_as_batch, attention_kwargs,
             callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
-        frames = made
+        frames = self._finish(made, size, output_type, rows_per_step, offload_state)
+        return VideoOutput(frames=frames) if return_dict else (frames,)
+
+    def _finish(
+        self, latents: Tensor, size: VideoSize, output_type: str, rows_per_step: int | None, offload_state: bool
+    ) -> Any:
+        """Frames in the form that was asked for."""
+        frames = latents
         if output_type != "latent":
             video = self.autoencoder.decode(
-                made.to(self.autoencoder.dtype), height=size.height, width=size.width, num_frames=size.num_frames,
+                latents.to(self.autoencoder.dtype), height=size.height, width=size.width, num_frames=size.num_frames,
                 rows_per_step=rows_per_step, offload_state=offload_state,
             )  # fmt: skip
             frames = VideoProcessor().postprocess_video(video.float().clamp(-1, 1), output_type=output_type)
         self.maybe_free_model_hooks()
-        return VideoOutput(frames=frames) if return_dict else (frames,)
+        return frames
 
     def asked_size(self, height: int | None, width: int | None, num_frames: int | None) -> VideoSize:
         """The size, completed by the largest that the model was trained for, with a note or a warning where due."""
@@ -217,39 +235,6 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if untrained := size.told_untrained(trained):
             log.warning("%s", untrained)
         return size
-
-    def _texts(
-        self,
-        prompt: str | Sequence[str] | None,
-        negative: str | Sequence[str] | None,
-        embeds: Tensor | None,
-        negative_embeds: Tensor | None,
-        *,
-        guided: bool,
-        repeat: int,
-        length: int | None,
-    ) -> Conditions:
-        """Each text once through the encoder, then for every video."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        count = len(prompts) if embeds is None else len(embeds)
-        negatives = []
-        if guided and negative_embeds is None:
-            negative = self.adaptation.trained.null_prompt if negative is None else negative
-            negatives = [negative] * count if isinstance(negative, str) else list(negative)
-            if len(negatives) != count:
-                raise UserError(
-                    f"{len(negatives)} negative prompts came for {count} prompts; one, or one each, is allowed"
-                )
-        texts = list(dict.fromkeys([*(prompts or ()), *negatives]))
-        if texts:
-            found = dict(zip(texts, self.encode_prompt(texts, length), strict=True))
-            embeds = torch.stack([found[text] for text in prompts]) if embeds is None else embeds
-            negative_embeds = torch.stack([found[text] for text in negatives]) if negatives else negative_embeds
-        per_video = [
-            None if one is None else one.to(self._execution_device).repeat_interleave(repeat, dim=0)
-            for one in (embeds, negative_embeds if guided else None)
-        ]
-        return Conditions(*per_video)
 
     def _denoise(
         self,

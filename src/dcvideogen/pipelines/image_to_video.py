@@ -1,0 +1,181 @@
+"""DCVideoGenImageToVideoPipeline: a first image, and perhaps a last one, and a text to video."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dcvideogen.adaptation.cache_encode import clip_tokens
+from dcvideogen.autoencoder.model import AutoencoderDCV
+from dcvideogen.conditioning import MASK_CHANNELS, condition, condition_video
+from dcvideogen.errors import UserError
+from dcvideogen.geometry import pad_video
+from dcvideogen.pipelines.images import load_image, size_for
+from dcvideogen.pipelines.sizes import VideoSize
+from dcvideogen.pipelines.text_to_video import Callback, DCVideoGenPipeline, VideoOutput
+from dcvideogen.pipelines.texts import text_conditions
+
+ImageInput = str | Path | Image.Image | Tensor
+
+
+class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
+    """Image and text -> video; everything else as in `DCVideoGenPipeline`.
+
+    image_encoder, image_processor: CLIP's, for transformers that see its tokens.
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->transformer_2->autoencoder"
+    _optional_components = ["transformer_2", "image_encoder", "image_processor"]  # noqa: RUF012 - diffusers reads a list
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        text_encoder: nn.Module,
+        transformer: nn.Module,
+        autoencoder: AutoencoderDCV,
+        scheduler: Any,
+        transformer_2: nn.Module | None = None,
+        image_encoder: nn.Module | None = None,
+        image_processor: Any = None,
+        boundary_ratio: float | None = None,
+        adaptation: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            tokenizer, text_encoder, transformer, autoencoder, scheduler, transformer_2, boundary_ratio, adaptation
+        )
+        self.register_modules(image_encoder=image_encoder, image_processor=image_processor)
+        if transformer.config.image_dim is not None and image_encoder is None:
+            raise UserError("the transformer sees CLIP tokens of the image, and no image_encoder came; give its folder")
+
+    @staticmethod
+    def input_channels(latent_channels: int) -> int:
+        """Noisy latents, mask, latents of the condition."""
+        return 2 * latent_channels + MASK_CHANNELS
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageInput | None = None,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        last_image: ImageInput | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        max_sequence_length: int | None = None,
+        guidance_as_batch: bool = True,
+        rows_per_step: int | None = None,
+        offload_state: bool = False,
+    ) -> VideoOutput | tuple:
+        """Videos that begin with the image, and end with the last one if it came; for each prompt the same images.
+
+        image, last_image: a file, a PIL image, or a tensor (1, 3, H, W) in [-1, 1]; resized to cover and cropped at the
+        centre. height, width: where neither is given, the image's shape at the area that the model was trained for.
+        The rest as in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
+        """
+        if image is None:
+            raise UserError("an image is needed; for text alone there is DCVideoGenPipeline")
+        defaults = self.adaptation.sampling
+        steps = defaults.steps if num_inference_steps is None else num_inference_steps
+        guidance = defaults.guidance if guidance_scale is None else guidance_scale
+        self.check_inputs(
+            prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, steps, output_type,
+            callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        if height is None and width is None:
+            height, width = self.size_of(image)
+        size = self.asked_size(height, width, num_frames)
+        given = text_conditions(
+            self, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
+            guided=max(guidance, guidance_scale_2 or 0) > 1, repeat=num_videos_per_prompt, length=max_sequence_length,
+        )  # fmt: skip
+        noise = self.prepare_latents(len(given.prompt_embeds), size, generator, latents, self._execution_device)
+        given = self.with_images(
+            given, image, last_image, size, noise, rows_per_step=rows_per_step, offload_state=offload_state
+        )
+        made = self._denoise(
+            noise, given, steps, (guidance, guidance_scale_2), guidance_as_batch, attention_kwargs,
+            callback_on_step_end, callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        frames = self._finish(made, size, output_type, rows_per_step, offload_state)
+        return VideoOutput(frames=frames) if return_dict else (frames,)
+
+    def size_of(self, image: ImageInput) -> tuple[int, int]:
+        """(height, width) of the image's shape, at the largest area that the model was trained for."""
+        areas = [height * width for height, width, _ in self.adaptation.trained.sizes] or [480 * 832]
+        patch = math.lcm(*self.transformer.config.patch_size[1:])
+        multiple = self.autoencoder.geometry.spatial_ratio * patch
+        if isinstance(image, Tensor):
+            check_tensor(image)
+            image = Image.new("L", (image.shape[3], image.shape[2]))
+        return size_for(image, max(areas), multiple)
+
+    def with_images(
+        self,
+        given: Any,
+        image: ImageInput,
+        last_image: ImageInput | None,
+        size: VideoSize,
+        noise: Tensor,
+        *,
+        rows_per_step: int | None,
+        offload_state: bool,
+    ) -> Any:
+        """The conditions, and with them what the transformer is told of the images: mask, latents, CLIP's tokens."""
+        geometry = self.autoencoder.geometry
+        height, width = geometry.video_size(*noise.shape[3:])
+        # Where the video is cropped, so is the image: what lies outside repeats its edge, as in training.
+        pictures = [None if one is None else self.picture(one, size) for one in (image, last_image)]
+        padded = [None if one is None else pad_video(one[:, :, None], height, width)[:, :, 0] for one in pictures]
+        frames = geometry.num_video_frames(noise.shape[2])
+        video = condition_video(padded[0], frames, geometry.temporal_ratio, padded[1])
+        latents = self.autoencoder.encode(
+            video.to(noise.device, self.autoencoder.dtype), rows_per_step=rows_per_step, offload_state=offload_state
+        )
+        channels = condition(latents.float(), last=last_image is not None).expand(len(noise), -1, -1, -1, -1)
+        tokens = None
+        if self.image_encoder is not None:
+            tokens = clip_tokens(
+                self.image_encoder, self.image_processor, torch.cat([p for p in pictures if p is not None])
+            )
+            tokens = tokens.flatten(0, 1)[None].to(noise.device).expand(len(noise), -1, -1)
+        return replace(given, channels=channels.to(noise.device), image_embeds=tokens)
+
+    def picture(self, image: ImageInput, size: VideoSize) -> Tensor:
+        """(1, 3, H, W) in [-1, 1], of the video's size."""
+        if not isinstance(image, Tensor):
+            return load_image(image, size.height, size.width)
+        check_tensor(image)
+        if tuple(image.shape[2:]) != (size.height, size.width):
+            raise UserError(
+                f"an image tensor of {image.shape[3]}x{image.shape[2]} pixels came for a video of "
+                f"{size.width}x{size.height}; give it in that size, or as a PIL image"
+            )
+        return image.float().cpu()
+
+
+def check_tensor(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point():
+        raise UserError(
+            f"an image tensor of shape {tuple(image.shape)} came; (1, 3, H, W), float in [-1, 1] is allowed"
+        )

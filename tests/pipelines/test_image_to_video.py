@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_info, tiny_transformer
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+from dcvideogen.conditioning import condition, condition_video
+from dcvideogen.errors import UserError
+from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
+from dcvideogen.pipelines.noise import video_generator
+
+I2V = {"in_channels": 36}
+CLIP = {"image_dim": 16, "added_kv_proj_dim": 24}
+
+
+def make(**changes):
+    autoencoder, text = tiny_autoencoder(), text_encoder()
+    parts = {
+        "tokenizer": text.tokenizer, "text_encoder": text.model, "transformer": tiny_transformer(**I2V),
+        "autoencoder": autoencoder, "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "adaptation": tiny_info(autoencoder).model_dump(mode="json"),
+    }  # fmt: skip
+    pipeline = DCVideoGenImageToVideoPipeline(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return make()
+
+
+def picture(seed, width=64, height=64):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def run(pipeline, image, **changes):
+    options = {"generator": video_generator(0, 0), "output_type": "pt", **changes}
+    return pipeline(image, "a circle", **options).frames
+
+
+def inputs_of(pipeline, image, **changes):
+    """What the transformer is given in the first step."""
+    seen = []
+    hook = pipeline.transformer.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["hidden_states"]), with_kwargs=True
+    )
+    run(pipeline, image, guidance_scale=1.0, num_inference_steps=1, output_type="latent", **changes)
+    hook.remove()
+    return seen[0]
+
+
+def test_the_transformer_sees_the_condition_that_adaptation_trained_with(pipeline):
+    image = picture(0)
+    video = torch.tensor(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    latents = pipeline.autoencoder.encode(condition_video(video, 8, 4))
+    given = inputs_of(pipeline, image, height=64, width=64, num_frames=8)
+    assert given.shape == (1, 36, 2, 2, 2)
+    assert (given[:, 16:] - condition(latents)).abs().max() < 1e-5
+
+
+def test_a_last_image_fills_the_last_latent_and_its_mask(pipeline):
+    given = inputs_of(pipeline, picture(0), last_image=picture(1), num_frames=12)
+    assert given[0, 16:20, :, 0, 0].T.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
+    alone = inputs_of(pipeline, picture(0), num_frames=12)
+    assert (given[:, 20:, -1] - alone[:, 20:, -1]).abs().max() > 0.01
+    with pytest.raises(UserError, match="each of two images 4 times in 4 frames; 1 to 2 times"):
+        run(pipeline, picture(0), last_image=picture(1), num_frames=4)
+
+
+def test_the_image_changes_the_video_and_its_size_follows_its_shape(pipeline):
+    wide = picture(0, 200, 50)
+    frames = run(pipeline, wide)
+    assert frames.shape == (1, 8, 3, 32, 128)
+    assert (run(pipeline, picture(1, 200, 50)) - frames).abs().max() > 0.001
+    assert run(pipeline, wide, height=50, width=30, num_frames=3).shape == (1, 3, 3, 50, 30)
+
+
+def test_files_pictures_and_tensors_are_the_same_image(pipeline, tmp_path):
+    image = picture(0)
+    image.save(tmp_path / "a.png")
+    tensor = torch.tensor(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    one, two, three = (run(pipeline, given) for given in (image, tmp_path / "a.png", tensor))
+    assert torch.equal(one, two)
+    assert (one - three).abs().max() < 1e-5
+
+
+def test_clip_tokens_reach_the_transformer_and_survive_saving(tmp_path):
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    processor = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = CLIPVisionModel(config).eval()
+    pipeline = make(transformer=tiny_transformer(**I2V, **CLIP), image_encoder=encoder, image_processor=processor)
+    frames = run(pipeline, picture(0), output_type="latent")
+    pipeline.save_pretrained(tmp_path / "model")
+    loaded = DCVideoGenImageToVideoPipeline.from_pretrained(tmp_path / "model")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(run(loaded, picture(0), output_type="latent"), frames)
+    with pytest.raises(UserError, match="no image_encoder came"):
+        make(transformer=tiny_transformer(**I2V, **CLIP))
+
+
+def test_wrong_images_and_transformers_are_refused(pipeline, tmp_path):
+    with pytest.raises(UserError, match="an image is needed"):
+        run(pipeline, None)
+    with pytest.raises(UserError, match=r"shape \(3, 64, 64\) came"):
+        run(pipeline, torch.zeros(3, 64, 64))
+    with pytest.raises(UserError, match="an image tensor of 64x32 pixels came for a video of 64x64"):
+        run(pipeline, torch.zeros(1, 3, 32, 64), height=64, width=64)
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(UserError, match=r"a\.png"):
+        run(pipeline, tmp_path / "a.png")
+    with pytest.raises(UserError, match="16 input channels came; DCVideoGenImageToVideoPipeline needs one with 36"):
+        make(transformer=tiny_transformer())
