@@ -6,10 +6,10 @@ import re
 import pytest
 from tiny_adaptation import make_world, read
 
+from dcvideogen.adaptation.device_speed import journal_seconds
 from dcvideogen.errors import UserError
 from dcvideogen.recipes.adaptation_plan import plan_lines
 from dcvideogen.recipes.adaptation_recipe import AdaptationRecipe
-from dcvideogen.recipes.device_speed import journal_seconds
 from dcvideogen.recipes.recipe import find_recipe, read_recipe
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dcvideogen.adaptation.cache_settings import CacheSettings
+from dcvideogen.adaptation.device_speed import journal_seconds, matmul_speed
 from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.sources import list_items
@@ -15,7 +16,6 @@ from dcvideogen.recipes.adaptation_check import check_adaptation
 from dcvideogen.recipes.adaptation_models import Models, sizes_of
 from dcvideogen.recipes.adaptation_recipe import ALIGN, CACHE, EXPORT, HEAD, AdaptationRecipe, TuneStage
 from dcvideogen.recipes.adaptation_steps import chosen_steps, steps_of
-from dcvideogen.recipes.device_speed import journal_seconds, matmul_speed
 from dcvideogen.recipes.plan_words import TERA, memory, millions, times
 from dcvideogen.recipes.published_models import models_to_plan_with
 from dcvideogen.recipes.stage_cost import Size, StageCosts, count, product

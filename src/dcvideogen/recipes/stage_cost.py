@@ -14,9 +14,9 @@ from dcvideogen.adaptation.adapter_folder import ends_of
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.cache_settings import CacheSettings
 from dcvideogen.adaptation.lora import add_lora
+from dcvideogen.adaptation.transformer_cost import Cost, cost_of
 from dcvideogen.recipes.adaptation_models import Grid, Models, sizes_of
 from dcvideogen.recipes.adaptation_recipe import AdaptationRecipe
-from dcvideogen.recipes.transformer_cost import Cost, cost_of
 
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14, which is what Wan models are shown
 

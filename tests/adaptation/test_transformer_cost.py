@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcvideogen.recipes.transformer_cost import block_lists, cost_of, cut
+from dcvideogen.adaptation.transformer_cost import block_lists, cost_of, cut
 
 
 @pytest.fixture
