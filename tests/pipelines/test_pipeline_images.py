@@ -108,7 +108,16 @@ def test_transparency_lies_over_mid_grey(tmp_path, mode):
 def test_the_hidden_colour_of_transparent_pixels_does_not_show():
     rgba = np.zeros((64, 64, 4), np.uint8)
     rgba[:, :32] = (128, 128, 128, 255)
-    assert (levels(Image.fromarray(rgba), 5, 5) == 128).all()
+    for size in (40, 16, 5):
+        assert (levels(Image.fromarray(rgba), size, size) == 128).all()
+
+
+def test_a_colour_that_stands_for_transparency_is_not_mixed_into_its_neighbours(tmp_path):
+    pixels = np.full((64, 64, 3), 128, np.uint8)
+    pixels[::2, ::2] = (255, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "keyed.png", transparency=(255, 0, 255))
+    for size in (64, 8):
+        assert (levels(tmp_path / "keyed.png", size, size) == 128).all()
 
 
 def test_grey_sixteen_bits_and_print_colours_become_rgb(tmp_path):

@@ -17,7 +17,7 @@ from dcvideogen.cli.streaming import RunOptions, decode_pieces, model_name
 from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.jobs import Job
-from dcvideogen.pipelines.loading import load_pipeline
+from dcvideogen.pipelines.loading import lay_out, load_pipeline
 from dcvideogen.pipelines.noise import video_generator
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
@@ -54,7 +54,9 @@ def run_jobs(
 ) -> None:
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    pipeline = load_pipeline(model, adapter=adapter, autoencoder=autoencoder, dtype=dtype).to(device)
+    pipeline = load_pipeline(model, adapter=adapter, autoencoder=autoencoder, dtype=dtype)
+    lay_out(pipeline, device)
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.asked_size(asked.height, asked.width, asked.num_frames)
     shared = shared_settings(pipeline, asked, size, model)

@@ -31,6 +31,7 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
     image_encoder, image_processor: CLIP's, for transformers that see its tokens.
     """
 
+    task = "i2v"
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->transformer_2->autoencoder"
     _optional_components = ["transformer_2", "image_encoder", "image_processor"]  # noqa: RUF012 - diffusers reads a list
 

@@ -27,8 +27,8 @@ REACH = 2
 # for a picture with a natural spectrum, in levels of 256, 600 -> 400 lines and 600 -> 240: HAMMING 1.4 and 1.1, BICUBIC
 # 1.7 and 1.9, BILINEAR 2.5 and 2.7, BOX, which takes source pixels whole or not at all, 5.8 and 3.5.
 SMALLER, LARGER = Image.Resampling.HAMMING, Image.Resampling.BICUBIC
-# Modes in which neighbouring values can be averaged as they are; a palette's cannot.
-AVERAGED_MODES = ("L", "RGB", "CMYK", "YCbCr")
+# Modes in which PIL averages neighbours rightly, by their alpha where they have one; a palette's indices it cannot.
+AVERAGED_MODES = ("L", "RGB", "CMYK", "YCbCr", "LA", "RGBA")
 
 
 def load_image(image: ImageLike, height: int, width: int) -> Tensor:
@@ -121,7 +121,7 @@ def _drafted(picture: Image.Image, height: int, width: int) -> Image.Image:
 def _reduced(picture: Image.Image, height: int, width: int) -> Image.Image:
     """Made smaller by a whole factor, as far as it still is REACH times the size; a rest is left out on both sides."""
     factor = min(picture.width // (REACH * width), picture.height // (REACH * height))
-    if factor < 2 or picture.mode not in AVERAGED_MODES or picture.has_transparency_data:
+    if factor < 2 or picture.mode not in AVERAGED_MODES or "transparency" in picture.info:
         return picture
     left, top = (side % factor // 2 for side in picture.size)
     columns, rows = (side - side % factor for side in picture.size)

@@ -6,46 +6,83 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import nn
 
 from dcvideogen.adaptation.adapter_folder import RECORD, load_adapter, read_record
+from dcvideogen.adaptation.cache_encode import ImageEncoder
 from dcvideogen.adaptation.folder import AdaptationInfo, expert_names, expert_sigmas, fingerprint, load_base
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
+from dcvideogen.pipelines.published import Task, find_published, load_published
+from dcvideogen.pipelines.scheduler import load_scheduler
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_adapters, bundled_models, bundled_pipelines, resolve_pipeline
 
 INDEX, ADAPTER = "model_index.json", "adapter"
-OWN_CLASSES = ("DCVideoGenPipeline", "DCVideoGenImageToVideoPipeline")
+PIPELINES = {one.__name__: one for one in (DCVideoGenPipeline, DCVideoGenImageToVideoPipeline)}
+TASKS = {"t2v": "text to video", "i2v": "image to video"}
 
 
 def load_pipeline(
     model: str | Path,
     *,
+    task: Task | None = None,
     adapter: str | Path | None = None,
     autoencoder: str | Path | None = None,
+    text_from: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
-    pipeline_class: type[DCVideoGenPipeline] = DCVideoGenPipeline,
 ) -> DCVideoGenPipeline:
-    """The pipeline, its parts in eval mode on the CPU in `dtype`.
+    """The pipeline, its parts in eval mode on the CPU in `dtype`; for image to video where its transformer is for that.
 
     model: a folder that a pipeline's `save_pretrained` wrote; a base pipeline's folder, with an adapter; an adapter's
-    folder whose base came with this package; one of the authors' folders; or a bundled name. adapter: the adapter/ of
-    an export. autoencoder: the one that the transformer was adapted to, a folder or a name; None: a bundled one of its
-    latent space. UserError: none of these, parts of different latent spaces, broken files.
+    folder whose base came with this package; one of the authors' folders; or a bundled name. task: "t2v" or "i2v", of
+    an authors' folder that has both. adapter: the adapter/ of an export. autoencoder: the one that the transformer was
+    adapted to, a folder or a name; None: the model's own, or a bundled one of its latent space. text_from: a pipeline's
+    folder with the text encoder that an authors' folder lacks.
+    UserError: none of these, parts of different latent spaces, broken files, a task that the model is not for.
     """
     folder = find_model(model)
+    published = find_published(folder) if adapter is None else None
     if is_own(folder) and adapter is None and autoencoder is None:
-        return pipeline_class.from_pretrained(folder, torch_dtype=dtype)
-    if adapter is None and adapter_in(folder) is not None:
-        adapter = folder
-        folder = base_of(adapter_in(folder))
-    if adapter is None:
-        raise UserError(f"{folder} holds a base model, which works in its own latents; give an adapter made for it")
-    return load_adapted(folder, Path(adapter), autoencoder, dtype, pipeline_class)
+        own_class = PIPELINES[read_index(folder)["_class_name"]]
+        pipeline = own_class.from_pretrained(folder, torch_dtype=dtype)
+    elif published is not None:
+        wanted = task or published.tasks[0]
+        parts, info = load_published(published, wanted, dtype=dtype, text_from=text_from, autoencoder=autoencoder)
+        pipeline = pipeline_of(parts, info)
+    else:
+        if adapter is None and adapter_in(folder) is not None:
+            adapter = adapter_in(folder)
+            folder = base_of(adapter)
+        if adapter is None and not (folder / "transformer").is_dir():
+            raise UserError(f"{folder} is no model: it has no transformer/, no {INDEX} of ours and no {RECORD}")
+        if adapter is None:
+            raise UserError(
+                f"{folder} holds a base model, which works in its own latents; give an adapter that was made for it"
+            )
+        pipeline = load_adapted(folder, Path(adapter), autoencoder, dtype)
+    if task is not None and task != pipeline.task:
+        raise UserError(f"{model} is a model for {TASKS[pipeline.task]}; one for {TASKS[task]} is needed")
+    lay_out(pipeline, torch.device("cpu"))
+    return pipeline
+
+
+def lay_out(pipeline: DCVideoGenPipeline, device: torch.device) -> None:
+    """Lays the autoencoder's weights out as is fastest on a device; see `load_autoencoder`."""
+    on_cpu = device.type == "cpu"
+    pipeline.autoencoder.to(memory_format=torch.channels_last_3d if on_cpu else torch.contiguous_format)
+
+
+def pipeline_of(parts: dict[str, Any], info: AdaptationInfo, boundary_ratio: float | None = None) -> DCVideoGenPipeline:
+    """Of the class that the transformer's input channels tell."""
+    image = parts["transformer"].config.in_channels == DCVideoGenImageToVideoPipeline.input_channels(
+        info.latent_channels
+    )
+    pipeline_class = DCVideoGenImageToVideoPipeline if image else DCVideoGenPipeline
+    return pipeline_class(**parts, boundary_ratio=boundary_ratio, adaptation=info.model_dump(mode="json"))
 
 
 def find_model(model: str | Path) -> Path:
@@ -63,7 +100,7 @@ def find_model(model: str | Path) -> Path:
 
 def is_own(folder: Path) -> bool:
     """Whether a pipeline of ours wrote the folder."""
-    return read_index(folder).get("_class_name") in OWN_CLASSES
+    return read_index(folder).get("_class_name") in PIPELINES
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -99,38 +136,31 @@ def base_of(adapter: Path) -> Path:
     )
 
 
-def load_adapted(
-    base: Path,
-    adapter: Path,
-    autoencoder: str | Path | None,
-    dtype: torch.dtype,
-    pipeline_class: type[DCVideoGenPipeline],
-) -> DCVideoGenPipeline:
+def load_adapted(base: Path, adapter: Path, autoencoder: str | Path | None, dtype: torch.dtype) -> DCVideoGenPipeline:
     """A base pipeline's folder with an adapter put onto each of its transformers."""
     base, place = resolve_pipeline(base), adapter_in(adapter)
     if place is None:
         raise UserError(f"{adapter} is no adapter: it has no {RECORD}; give the adapter/ of an export")
     experts = expert_names(base)
-    transformers: dict[str, nn.Module] = {}
+    parts: dict[str, Any] = {}
     info: AdaptationInfo | None = None
     for name in experts:
         original, backbone = load_base(base, name, dtype)
         if backbone.class_name != "WanTransformer3DModel":
             raise UserError(f"{base} has a {backbone.class_name}; pipelines for WanTransformer3DModel are there")
-        transformers[name], info = load_adapter(original, backbone, place / (name if len(experts) > 1 else "."))
-    text = load_text_encoder(
-        base, max_sequence_length=info.trained.max_sequence_length, device=torch.device("cpu"), dtype=dtype
-    )
-    boundary = expert_sigmas(base)[experts[0]][0] if len(experts) > 1 else None
-    return pipeline_class(
-        tokenizer=text.tokenizer,
-        text_encoder=text.model,
-        autoencoder=find_autoencoder(autoencoder, info, dtype),
-        scheduler=load_scheduler(base / "scheduler", info.sampling.shift),
-        boundary_ratio=boundary,
-        adaptation=info.model_dump(mode="json"),
-        **transformers,
-    )
+        parts[name], info = load_adapter(original, backbone, place / (name if len(experts) > 1 else "."))
+    cpu = torch.device("cpu")
+    text = load_text_encoder(base, max_sequence_length=info.trained.max_sequence_length, device=cpu, dtype=dtype)
+    parts |= {
+        "tokenizer": text.tokenizer,
+        "text_encoder": text.model,
+        "autoencoder": find_autoencoder(autoencoder, info, dtype),
+        "scheduler": load_scheduler(base / "scheduler", info.sampling.shift),
+    }
+    if parts["transformer"].config.image_dim is not None:
+        clip = ImageEncoder(base, cpu, dtype)
+        parts |= {"image_encoder": clip.model, "image_processor": clip.processor}
+    return pipeline_of(parts, info, expert_sigmas(base)[experts[0]][0] if len(experts) > 1 else None)
 
 
 def find_autoencoder(autoencoder: str | Path | None, info: AdaptationInfo, dtype: torch.dtype) -> nn.Module:
@@ -148,17 +178,3 @@ def find_autoencoder(autoencoder: str | Path | None, info: AdaptationInfo, dtype
 
 def read_config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-
-
-def load_scheduler(folder: Path, shift: float) -> Any:
-    """The scheduler that a folder's configuration names, with another shift; without one UniPC with flow sigmas."""
-    if not (folder / "scheduler_config.json").is_file():
-        return diffusers.UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-        )
-    config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
-    scheduler_class = getattr(diffusers, str(config.get("_class_name")), None)
-    if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
-        raise UserError(f"{folder} names the scheduler {config.get('_class_name')}, which diffusers does not have")
-    name = "flow_shift" if "flow_shift" in config else "shift"
-    return scheduler_class.from_config({**config, name: shift})

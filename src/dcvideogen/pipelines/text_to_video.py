@@ -48,6 +48,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     transformer for noise levels below that one. Raises UserError for parts that do not belong together.
     """
 
+    task = "t2v"
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->autoencoder"
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
     _optional_components = ["transformer_2"]  # noqa: RUF012 - diffusers reads a list
@@ -103,7 +104,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if is_own(Path(folder)) and not {"adapter", "autoencoder"} & options.keys():
             return super().from_pretrained(folder, **options)
         dtype = options.pop("torch_dtype", options.pop("dtype", torch.float32))
-        return load_pipeline(folder, pipeline_class=cls, dtype=dtype, **options)
+        return load_pipeline(folder, task=cls.task, dtype=dtype, **options)
 
     @property
     def interrupt(self) -> bool:
