@@ -158,11 +158,14 @@ def test_of_an_animated_file_the_first_picture_is_taken(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_huge_images_are_made_small_early_and_look_the_same(tmp_path, suffix):
-    pixels = np.asarray(Image.fromarray(picture(6, 8)).resize((1203, 904), Image.Resampling.BICUBIC))
-    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", **({"quality": 100} if suffix == "jpg" else {}))
-    expected = np.asarray(Image.fromarray(pixels).resize((40, 30), Image.Resampling.HAMMING)).astype(int)
-    assert np.abs(levels(tmp_path / f"a.{suffix}", 30, 40) - expected).max() <= 6
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 3)])
+def test_huge_images_are_made_small_early_and_look_the_same(tmp_path, suffix, orientation, turns):
+    image = Image.fromarray(picture(6, 8)).resize((1203, 904), Image.Resampling.BICUBIC)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 100} if suffix == "jpg" else {}))
+    expected = np.rot90(np.asarray(image.resize((40, 30), Image.Resampling.HAMMING)).astype(int), turns)
+    assert np.abs(levels(tmp_path / f"a.{suffix}", *expected.shape[:2]) - expected).max() <= 6
 
 
 def test_extreme_shapes_do_not_grow_on_the_way(tmp_path):

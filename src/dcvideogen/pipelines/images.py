@@ -107,7 +107,7 @@ def _name(image: ImageLike) -> str:
 
 
 def _drafted(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """Decoded; JPEG at 1/2, 1/4 or 1/8, as far as it still is REACH times the size. Other formats cannot do that."""
+    """JPEG at 1/2, 1/4 or 1/8, as far as it still is REACH times the size; other formats cannot be decoded so."""
     turned = displayed_size(picture) != picture.size[::-1]
     wanted = (height, width) if turned else (width, height)
     drafted = picture.draft(None, (REACH * wanted[0], REACH * wanted[1]))
