@@ -1,11 +1,13 @@
 """`dcvideogen decode` and latents that were generated."""
 
+import json
 from fractions import Fraction
 
 import torch
 
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.video import probe
+from dcvideogen.video.metadata import read_metadata
 
 
 def test_decode_finishes_what_was_generated_without_its_model(dcvideogen, model_folder, tmp_path):
@@ -16,3 +18,4 @@ def test_decode_finishes_what_was_generated_without_its_model(dcvideogen, model_
     assert result.code == 0, result.err
     video = probe(tmp_path / "a.mp4")
     assert (video.height, video.width, video.num_frames, video.fps) == (40, 56, 11, 16)
+    assert json.loads(read_metadata(tmp_path / "a.mp4")["comment"]) == generation

@@ -80,7 +80,7 @@ def test_models_that_are_none_are_refused(adapter, tmp_path, monkeypatch):
         ("shapes-base", {}, "works in its own latents; give an adapter"),
         ("shapes-base", {"adapter": tmp_path / "empty"}, "is no adapter: it has no adapter.json"),
         (tmp_path / "empty", {}, "is no model"),
-        (adapter, {"task": "i2v"}, "is a model for text to video; one for image to video is needed"),
+        (adapter, {"task": "i2v"}, "is a model for text to video, and image to video was asked for"),
     ):
         with pytest.raises(UserError, match=message):
             load_pipeline(model, **options)

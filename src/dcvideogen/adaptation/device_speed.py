@@ -4,36 +4,59 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Enough rows for a GPU to be busy; a CPU is with fewer.
 ROWS = {"cuda": 8192, "cpu": 512}
+# Of the clip (frames, height, width) that a conv is measured on.
+CLIP = {"cuda": (12, 128, 128), "cpu": (4, 32, 32)}
 SECONDS = 0.3
 
 
-def matmul_speed(width: int, precision: str) -> tuple[float, str]:
-    """TFLOP/s of a linear layer of a transformer of this width on this device, and how that was found, in words.
+def matmul_speed(width: int, precision: str, device: torch.device | None = None) -> tuple[float, str]:
+    """TFLOP/s of a linear layer of a transformer of this width, and how that was found, in words.
 
-    Forwards only: backwards is the same kind of product. Takes about SECONDS.
+    Forwards only: backwards is the same kind of product. device: the GPU if there is one when None. Takes about SECONDS.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows, width = ROWS[device.type], min(width, 2048)
-    tokens = torch.randn(rows, width, device=device, dtype=dtype)
-    weight = torch.randn(width, width, device=device, dtype=dtype)
-    best, began = float("inf"), time.perf_counter()
+    tokens = torch.randn(rows, width, device=device, dtype=DTYPES[precision])
+    weight = torch.randn(width, width, device=device, dtype=DTYPES[precision])
+    speed = 2 * rows * width * width / _fastest(lambda: tokens @ weight, device) / 1e12
+    return speed, f"{speed:.3g} TFLOP/s, measured on one linear layer in {precision} on {_where(device)}"
+
+
+def conv_speed(channels: int, precision: str, device: torch.device) -> tuple[float, str]:
+    """The same of a 3x3x3 conv of constant width, as an autoencoder's are."""
+    frames, height, width = CLIP[device.type]
+    clip = torch.randn(1, channels, frames, height, width, device=device, dtype=DTYPES[precision])
+    weight = torch.randn(channels, channels, 3, 3, 3, device=device, dtype=DTYPES[precision])
+    if device.type == "cpu":  # as load_autoencoder lays them out
+        clip, weight = (one.to(memory_format=torch.channels_last_3d) for one in (clip, weight))
+    operations = 2 * weight.numel() * frames * height * width
+    speed = operations / _fastest(lambda: torch.conv3d(clip, weight, padding=1), device) / 1e12
+    return speed, f"{speed:.3g} TFLOP/s, measured on one conv in {precision} on {_where(device)}"
+
+
+def _fastest(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of as many runs as fit into SECONDS; at least one after the first, which warms up."""
+    best, began, runs = float("inf"), time.perf_counter(), 0
     with torch.no_grad():
-        while time.perf_counter() - began < SECONDS:
+        while runs < 2 or time.perf_counter() - began < SECONDS:
             start = time.perf_counter()
-            tokens @ weight
+            run()
             if device.type == "cuda":
-                torch.cuda.synchronize()
-            best = min(best, time.perf_counter() - start)
-    speed = 2 * rows * width * width / best / 1e12
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return speed, f"{speed:.3g} TFLOP/s, measured on one linear layer in {precision} on {where}"
+                torch.cuda.synchronize(device)
+            best, runs = min(best, time.perf_counter() - start), runs + 1
+    return best
+
+
+def _where(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def journal_seconds(folder: Path | None) -> float | None:

@@ -1,5 +1,6 @@
 """`dcvideogen decode`: a latents file back to a video."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -65,10 +66,12 @@ def decode(
         )
     pieces = (piece[None].to(chosen) for piece in latents.split(geometry.chunk_latent_frames, dim=1))
     left = info.num_frames
+    # As `generate` writes it, which knows the video again by it.
+    metadata = None if info.generation is None else {"comment": json.dumps(info.generation)}
     with (
         torch.inference_mode(),
         StageProgress(input_path.name, ("decoding", "writing"), info.num_frames) as progress,
-        BackgroundWriter(VideoWriter(output, fps=info.fps, crf=crf)) as writer,
+        BackgroundWriter(VideoWriter(output, fps=info.fps, crf=crf, metadata=metadata)) as writer,
     ):
         run = RunOptions(rows_per_step, offload_state)
         for video in decode_pieces(autoencoder, pieces, run, info.height, info.width):

@@ -28,6 +28,8 @@ def generate(
     autoencoder: Annotated[
         str | None, typer.Option(help="Folder or name; by default the bundled one of the adapter's latent space.")
     ] = None,
+    image: Annotated[Path | None, typer.Option(help="The first picture, for image-to-video models.")] = None,
+    last_image: Annotated[Path | None, typer.Option(help="The last picture, beside --image.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; any number. By default as the model was trained.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; any number.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Any number.")] = None,
@@ -47,11 +49,12 @@ def generate(
     device: options.Device = "auto",
     crf: options.Crf = 18,
 ) -> None:
-    """Generate a video from a text.
+    """Generate a video from a text, or from a picture and a text.
 
     Running it again goes on where it was stopped: videos that are there are kept, and latents that are there decoded.
     """
     from dcvideogen.pipelines.jobs import SUFFIXES, check_prompt, plan_jobs, read_prompts
+    from dcvideogen.pipelines.sizes import VideoSize
 
     if (prompt is None) == (prompts is None):
         raise UserError(
@@ -64,8 +67,14 @@ def generate(
     for name, value in (("--steps", steps), ("--num-videos", num_videos), ("--num-frames", num_frames),
                         ("--height", height), ("--width", width)):  # fmt: skip
         options.check_at_least_one(name, value)
+    VideoSize(height or 1, width or 1, num_frames or 1)
     if guidance is not None and not 0 <= guidance < 1000:
         raise UserError(f"--guidance {guidance} came; 0 to 1000 is allowed; 1 is without guidance")
+    if last_image is not None and image is None:
+        raise UserError("--last-image came without --image; give the first picture too")
+    for given in (image, last_image):
+        if given is not None and not given.is_file():
+            raise UserError(f"{given}: {'a folder' if given.is_dir() else 'no such file'}; give a picture file")
     rate = options.parse_fps(fps)
     many = prompts is not None or num_videos > 1
     if many and output.suffix:
@@ -77,7 +86,10 @@ def generate(
     texts = [prompt] if prompts is None else read_prompts(prompts)
     jobs = plan_jobs(texts, num_videos, seed, output, many=many)
 
-    from dcvideogen.cli.generate_run import Asked, run_jobs
+    from dcvideogen.cli.generate_run import Asked, Source, run_jobs
 
-    asked = Asked(height, width, num_frames, rate, steps, guidance, negative_prompt, crf, keep_latents)
-    run_jobs(jobs, asked, model, adapter, autoencoder, options.choose_device(device), options.choose_dtype(dtype))
+    asked = Asked(
+        height, width, num_frames, rate, steps, guidance, negative_prompt, image, last_image, crf, keep_latents
+    )
+    source = Source(model, adapter, autoencoder, options.choose_device(device), options.choose_dtype(dtype))
+    run_jobs(jobs, asked, source)

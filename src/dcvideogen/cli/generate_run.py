@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from dcvideogen.cli.console import err, out
 from dcvideogen.cli.progress import PhaseProgress
-from dcvideogen.cli.streaming import RunOptions, decode_pieces, model_name
+from dcvideogen.cli.streaming import model_name
 from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.decoding import decode_pieces, decode_plans
 from dcvideogen.pipelines.jobs import Job
-from dcvideogen.pipelines.loading import lay_out, load_pipeline
+from dcvideogen.pipelines.loading import Task, lay_out, load_pipeline
 from dcvideogen.pipelines.noise import video_generator
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.version import __version__
 from dcvideogen.video import BackgroundWriter, VideoWriter, video_to_frames
 from dcvideogen.video.metadata import read_metadata
+from dcvideogen.weights import sha256
+
+log = logging.getLogger(__name__)
 
 METADATA_KEY = "comment"
 
@@ -39,27 +44,42 @@ class Asked:
     steps: int | None
     guidance: float | None
     negative_prompt: str | None
+    image: Path | None
+    last_image: Path | None
     crf: int
     keep_latents: bool
 
+    @property
+    def images(self) -> dict[str, Path]:
+        """By the names that the pipeline gives them."""
+        named = {"image": self.image, "last_image": self.last_image}
+        return {name: path for name, path in named.items() if path is not None}
 
-def run_jobs(
-    jobs: list[Job],
-    asked: Asked,
-    model: str,
-    adapter: Path | None,
-    autoencoder: str | None,
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> None:
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    pipeline = load_pipeline(model, adapter=adapter, autoencoder=autoencoder, dtype=dtype)
-    lay_out(pipeline, device)
-    pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    size = pipeline.asked_size(asked.height, asked.width, asked.num_frames)
-    shared = shared_settings(pipeline, asked, size, model)
+
+@dataclass(frozen=True)
+class Source:
+    """Where the model comes from, and where it runs; see `load_pipeline`. dtype: None: the device's usual one."""
+
+    model: str
+    adapter: Path | None
+    autoencoder: str | None
+    device: torch.device
+    dtype: torch.dtype | None
+
+    def load(self, task: Task) -> DCVideoGenPipeline:
+        diffusers.utils.logging.disable_progress_bar()  # a bar for the parts, before ours
+        dtype = self.dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        pipeline = load_pipeline(self.model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=dtype)
+        lay_out(pipeline, self.device)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(self.device)
+
+
+def run_jobs(jobs: list[Job], asked: Asked, source: Source) -> None:
+    """Makes all videos that are not there yet, one after the other."""
+    pipeline = source.load("t2v" if asked.image is None else "i2v")
+    size = asked_size(pipeline, asked)
+    shared = shared_settings(pipeline, asked, size, source.model)
     todo = [job for job in jobs if not is_there(job, shared, alone=len(jobs) == 1)]
     if len(todo) < len(jobs):
         err.print(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there", markup=False, soft_wrap=True)
@@ -67,6 +87,13 @@ def run_jobs(
         run_job(pipeline, job, shared, size, asked)
         told = f"{size.num_frames} frames of {size.width}x{size.height} at {shared['fps']} frames per second"
         out.print(f"{job.output}: {told}", markup=False, soft_wrap=True)
+
+
+def asked_size(pipeline: DCVideoGenPipeline, asked: Asked) -> VideoSize:
+    height, width = asked.height, asked.width
+    if asked.image is not None and height is None and width is None:
+        height, width = pipeline.size_of(asked.image)
+    return pipeline.asked_size(height, width, asked.num_frames)
 
 
 def shared_settings(pipeline: DCVideoGenPipeline, asked: Asked, size: VideoSize, model: str) -> dict[str, Any]:
@@ -88,6 +115,8 @@ def shared_settings(pipeline: DCVideoGenPipeline, asked: Asked, size: VideoSize,
         "latent_space_id": pipeline.adaptation.latent_space_id,
         "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
         "version": __version__,
+        # Pictures by what is in them: a file of the same name may be another one tomorrow.
+        **{name: f"{path.name} {sha256(path)[:16]}" for name, path in asked.images.items()},
     }
 
 
@@ -110,7 +139,7 @@ def run_job(pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], size
     phases = {"reading the text": 1, "denoising": shared["steps"], "decoding and writing": size.num_frames}
     with PhaseProgress(job.output.name, phases) as progress:
         if not has_latents(job, settings):
-            generate_latents(pipeline, job, shared, progress)
+            generate_latents(pipeline, job, shared, asked.images, progress)
         progress.begin("decoding and writing")
         try:
             write_video(pipeline, job, settings, size, asked.crf, progress)
@@ -136,7 +165,9 @@ def has_latents(job: Job, settings: dict[str, Any]) -> bool:
         return False  # broken, or of another program: made again
 
 
-def generate_latents(pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], progress: PhaseProgress) -> None:
+def generate_latents(
+    pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], images: dict[str, Path], progress: PhaseProgress
+) -> None:
     progress.begin("reading the text")
 
     def step_done(_pipeline: Any, _index: int, _timestep: Any, tensors: dict) -> dict:
@@ -144,8 +175,9 @@ def generate_latents(pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, A
         return tensors
 
     latents = pipeline(
-        job.prompt,
-        shared["negative_prompt"],
+        **images,
+        prompt=job.prompt,
+        negative_prompt=shared["negative_prompt"],
         height=shared["height"],
         width=shared["width"],
         num_frames=shared["num_frames"],
@@ -186,15 +218,12 @@ def write_video(
 ) -> None:
     latents, info = read_latents(job.latents)
     autoencoder = pipeline.autoencoder
-    pieces: Iterable = (
-        piece[None].to(autoencoder.device) for piece in latents.split(autoencoder.geometry.chunk_latent_frames, dim=1)
-    )
-    left = size.num_frames
-    writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})
+    plans = decode_plans(autoencoder, size.height, size.width)
+    pieces = decode_pieces(autoencoder, latents[None], size.height, size.width, size.num_frames, plans, log.warning)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    with torch.inference_mode(), BackgroundWriter(writer) as background:
-        for video in decode_pieces(autoencoder, pieces, RunOptions(), size.height, size.width):
-            for frame in video_to_frames(video[:, :, :left]):
+    writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})
+    with BackgroundWriter(writer) as background:
+        for video in pieces:
+            for frame in video_to_frames(video):
                 background.write(frame)
                 progress.advance("decoding and writing")
-            left -= min(left, video.shape[2])

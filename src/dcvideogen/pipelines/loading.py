@@ -48,6 +48,7 @@ def load_pipeline(
     published = find_published(folder) if adapter is None else None
     if is_own(folder) and adapter is None and autoencoder is None:
         own_class = PIPELINES[read_index(folder)["_class_name"]]
+        check_task(model, own_class, task)
         pipeline = own_class.from_pretrained(folder, torch_dtype=dtype)
     elif published is not None:
         wanted = task or published.tasks[0]
@@ -64,10 +65,15 @@ def load_pipeline(
                 f"{folder} holds a base model, which works in its own latents; give an adapter that was made for it"
             )
         pipeline = load_adapted(folder, Path(adapter), autoencoder, dtype)
-    if task is not None and task != pipeline.task:
-        raise UserError(f"{model} is a model for {TASKS[pipeline.task]}; one for {TASKS[task]} is needed")
+    check_task(model, type(pipeline), task)
     lay_out(pipeline, torch.device("cpu"))
     return pipeline
+
+
+def check_task(model: str | Path, pipeline_class: type[DCVideoGenPipeline], task: Task | None) -> None:
+    if task not in (None, pipeline_class.task):
+        hint = "; give it an image" if task == "t2v" else ""
+        raise UserError(f"{model} is a model for {TASKS[pipeline_class.task]}, and {TASKS[task]} was asked for{hint}")
 
 
 def lay_out(pipeline: DCVideoGenPipeline, device: torch.device) -> None:
