@@ -1,5 +1,7 @@
 """Decoding gives the frames of one plain decode whatever the plan, and steps down when memory ends."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -137,8 +139,9 @@ def test_each_plan_needs_clearly_less_than_the_one_before(tiny):
     plans = decode_plans(tiny, 512, 512)
     model = outline_model(tiny)
     needs = [decode_need(model, plan, 512, 512, 16, on_cpu=True).device for plan in plans]
-    assert plans[0] == WHOLE and len(plans) > 2
-    assert all(after <= 0.9 * before for before, after in zip(needs, needs[1:], strict=False))
+    assert plans[0] == WHOLE
+    assert len(plans) > 1
+    assert all(after <= 0.9 * before for before, after in pairwise(needs))
     assert not any(plan.offload_state for plan in plans)  # the tiny model is on the CPU
 
 
@@ -147,11 +150,11 @@ def test_small_pictures_have_one_plan(tiny):
 
 
 def test_strips_need_memory_in_a_straight_line_with_the_height(tiny, monkeypatch):
-    """So two small heights tell a large one."""
+    """So two small heights tell a large one, 10 % too much at the most."""
     model = outline_model(tiny)
-    for plan in (DecodePlan(64), DecodePlan(16)):
-        told = decode_need(model, plan, 1120, 64, 16, on_cpu=True)
+    for plan in (DecodePlan(64), DecodePlan(16), DecodePlan(16, offload_state=True)):
+        told = decode_need(model, plan, 800, 64, 16, on_cpu=False).device
         with monkeypatch.context() as patch:
             patch.setattr("dcvideogen.pipelines.decoding.STRAIGHT", (50, 54))
-            counted = decode_need(model, plan, 1120, 64, 16, on_cpu=True)
-        assert told == counted
+            counted = decode_need(model, plan, 800, 64, 16, on_cpu=False).device
+        assert 0.98 * counted < told < 1.1 * counted

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import torch
 
+from dcvideogen.autoencoder.conv3d import conv3d
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Enough rows for a GPU to be busy; a CPU is with fewer.
 ROWS = {"cuda": 8192, "cpu": 512}
-# Of the clip (frames, height, width) that a conv is measured on.
-CLIP = {"cuda": (12, 128, 128), "cpu": (4, 32, 32)}
+# Numbers in the clip of 8 frames that a conv is measured on: large enough for the loops that real clips go through.
+CLIP = {"cuda": 2**25, "cpu": 2**20}
 SECONDS = 0.3
 
 
 def matmul_speed(width: int, precision: str, device: torch.device | None = None) -> tuple[float, str]:
     """TFLOP/s of a linear layer of a transformer of this width, and how that was found, in words.
 
-    Forwards only: backwards is the same kind of product. device: the GPU if there is one when None. Takes about SECONDS.
+    Forwards only: backwards is the same kind of product. device: the GPU if there is one when None. Takes SECONDS.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows, width = ROWS[device.type], min(width, 2048)
@@ -32,13 +34,13 @@ def matmul_speed(width: int, precision: str, device: torch.device | None = None)
 
 def conv_speed(channels: int, precision: str, device: torch.device) -> tuple[float, str]:
     """The same of a 3x3x3 conv of constant width, as an autoencoder's are."""
-    frames, height, width = CLIP[device.type]
-    clip = torch.randn(1, channels, frames, height, width, device=device, dtype=DTYPES[precision])
+    side = round((CLIP[device.type] / channels / 8) ** 0.5)
+    clip = torch.randn(1, channels, 8, side, side, device=device, dtype=DTYPES[precision])
     weight = torch.randn(channels, channels, 3, 3, 3, device=device, dtype=DTYPES[precision])
     if device.type == "cpu":  # as load_autoencoder lays them out
         clip, weight = (one.to(memory_format=torch.channels_last_3d) for one in (clip, weight))
-    operations = 2 * weight.numel() * frames * height * width
-    speed = operations / _fastest(lambda: torch.conv3d(clip, weight, padding=1), device) / 1e12
+    operations = 2 * weight.numel() * 8 * side * side
+    speed = operations / _fastest(lambda: conv3d(clip, weight, None, (1, 1, 1)), device) / 1e12
     return speed, f"{speed:.3g} TFLOP/s, measured on one conv in {precision} on {_where(device)}"
 
 

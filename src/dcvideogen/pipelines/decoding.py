@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,9 +67,10 @@ def decode_needs(
     if not on_cpu:
         tries.append(DecodePlan(tries[-1].rows_per_step, offload_state=True))
     needs: dict[DecodePlan, DecodeNeed] = {}
+    smallest = math.inf
     for plan in tries:
         need = decode_need(model, plan, height, width, num_frames, batch, on_cpu=on_cpu)
-        if not needs or need.device <= WORTHWHILE * smallest:
+        if need.device <= WORTHWHILE * smallest:
             needs[plan], smallest = need, need.device
     return needs
 

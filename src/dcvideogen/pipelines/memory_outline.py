@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-
 META = torch.device("meta")
 
 
@@ -28,8 +27,7 @@ class Account:
 
     def take(self, size: int) -> None:
         self.live += size
-        if self.live > self.peak:
-            self.peak = self.live
+        self.peak = max(self.peak, self.live)
 
 
 class _Storage:
