@@ -116,5 +116,5 @@ def test_wrong_images_and_transformers_are_refused(pipeline, tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"a\.png"):
         run(pipeline, tmp_path / "a.png")
-    with pytest.raises(UserError, match="16 input channels came; DCVideoGenImageToVideoPipeline needs one with 36"):
+    with pytest.raises(UserError, match="16 input channels came; 36 are needed"):
         make(transformer=tiny_transformer())

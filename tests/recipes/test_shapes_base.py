@@ -20,7 +20,8 @@ SMALL = [
     *(f"vae.{index}.batch_size=2" for index in range(2)),
     *(f"transformer.stages.{index}.train.{key}={value}" for index in range(3) for key, value in SHORT.items()),
     *(f"transformer.stages.{index}.batch_size=2" for index in range(3)),
-    "transformer.stages.0.size=32", "transformer.stages.1.size=32", "transformer.stages.2.size=64", "transformer.num_layers=1", "cache.held_out=2",
+    *(f"transformer.stages.{index}.size={size}" for index, size in enumerate((32, 32, 64))),
+    "transformer.num_layers=1", "cache.held_out=2",
 ]  # fmt: skip
 
 

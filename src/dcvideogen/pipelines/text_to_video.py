@@ -23,6 +23,7 @@ from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
 from dcvideogen.pipelines.noise import starting_noise
+from dcvideogen.pipelines.parts import check_parts
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.texts import text_conditions
 
@@ -77,13 +78,8 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise UserError("a transformer without adaptation came; load it with its adaptation.json, or an adapter")
         self.adaptation = AdaptationInfo(**adaptation)
         self.register_to_config(boundary_ratio=boundary_ratio, adaptation=self.adaptation.model_dump(mode="json"))
-        check_parts(transformer, autoencoder, self.adaptation)
-        taken, needed = transformer.config.in_channels, self.input_channels(self.adaptation.latent_channels)
-        if taken != needed:
-            raise UserError(
-                f"a transformer with {taken} input channels came; {type(self).__name__} needs one with {needed}: "
-                "text-to-video transformers take latents, image-to-video ones a mask and an image's latents too"
-            )
+        channels = self.input_channels(self.adaptation.latent_channels)
+        check_parts(transformer, autoencoder, self.adaptation, channels)
         for one in (transformer, transformer_2):
             if one is not None and self.adaptation.positions != "integer":
                 ratio = self.adaptation.position_ratio
@@ -279,19 +275,3 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 self.scheduler, noise, lambda timestep: high if timestep >= boundary else low, given,
                 as_batch=as_batch, attention_kwargs=attention_kwargs, after_step=after_step,
             )  # fmt: skip
-
-
-def check_parts(transformer: nn.Module, autoencoder: AutoencoderDCV, info: AdaptationInfo) -> None:
-    """Raises UserError where the transformer works in other latents than the autoencoder's."""
-    space = autoencoder.config.latent_space_id or autoencoder.fingerprint()
-    if info.latent_space_id != space:
-        raise UserError(
-            f"the transformer works with latents of space {info.latent_space_id} and the autoencoder makes those of "
-            f"{space}; give the autoencoder that it was adapted to"
-        )
-    channels = (info.latent_channels, transformer.config.out_channels, autoencoder.config.latent_channels)
-    if len(set(channels)) > 1:
-        raise UserError(
-            f"the adaptation says {channels[0]} latent channels, the transformer has {channels[1]} and the autoencoder "
-            f"{channels[2]}; they must be the same"
-        )
