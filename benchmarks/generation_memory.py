@@ -1,8 +1,8 @@
 """Memory of generating a video on a CPU: what the plan says beforehand against what a process then holds.
 
 Each case runs in a fresh process: it plans, makes the networks (random weights, and the bundled text encoder), encodes
-two texts, denoises for a step and decodes. For each phase the high-water mark of resident memory is set beside the
-plan's figure. Steps, cores and cases are few, because this is about memory: seconds are told and prove little.
+two texts, denoises for a step, decodes and writes an mp4. For each phase the high-water mark of resident memory is set
+beside the plan's figure. Steps, cores and cases are few, because this is about memory: seconds prove little.
 
     python benchmarks/generation_memory.py -o benchmarks/results/generation_memory_cpu.md
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 MIB = 2**20
 # Sizes of transformers: the bundled base's, and one of 0.27 B parameters.
@@ -72,10 +73,13 @@ def measure(
 
     from dcvideogen.adaptation.text import load_text_encoder
     from dcvideogen.autoencoder.presets import PRESETS, make_autoencoder
-    from dcvideogen.pipelines.decoding import DecodePlan, decode_pieces
+    from dcvideogen.pipelines.decoding import decode_pieces
     from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
+    from dcvideogen.pipelines.memory_autoencoder import DecodePlan
+    from dcvideogen.pipelines.memory_counts import Counts, measure_rates
     from dcvideogen.pipelines.memory_models import Asked, networks_from_configs
-    from dcvideogen.pipelines.memory_plan import measure_rates, plan_for
+    from dcvideogen.pipelines.memory_plan import RESIDENT, make_plan
+    from dcvideogen.video import BackgroundWriter, VideoWriter, video_to_frames
     from dcvideogen.weights import bundled_pipelines
 
     precision = getattr(torch, dtype)
@@ -90,8 +94,9 @@ def measure(
     named = {**config, "_class_name": "WanTransformer3DModel"}
     networks = networks_from_configs(text_config, [named], PRESETS[preset], dtype=precision)
     rates = measure_rates(networks, torch.device("cpu"))
-    plan = plan_for(networks, asked, as_batch, DecodePlan(rows), on_cpu=True, rates=rates)
-    del networks
+    counts = Counts(networks, asked, rates, on_cpu=True)
+    plan = make_plan(counts, RESIDENT, as_batch, DecodePlan(rows))
+    del networks, counts
     gc.collect()
     libraries = resident_bytes("VmRSS")
 
@@ -120,8 +125,10 @@ def measure(
             pieces = decode_pieces(
                 autoencoder, latents.to(precision), height, width, num_frames, [DecodePlan(rows)], print
             )
-            for _ in pieces:
-                pass
+            with TemporaryDirectory() as folder, BackgroundWriter(VideoWriter(Path(folder) / "a.mp4", fps=16)) as out:
+                for video in pieces:
+                    for frame in video_to_frames(video):
+                        out.write(frame)
 
         watch.phase("decoding", decode)
     return {
@@ -168,10 +175,10 @@ def main() -> None:
         f"# Memory of generating, {arguments.hardware}",
         "",
         "Made by `python benchmarks/generation_memory.py`. Told / measured: what the plan says before anything runs "
-        "and the high-water mark of the process's resident memory in each phase, in MiB. Libraries: resident memory after "
-        "planning, before the networks are made; the plan takes a constant for it. Peak: the largest phase told "
-        "against the largest measured, in all, and without the libraries. Seconds: told / spent by the process on its cores, "
-        "for one step. Transformers: small 3.7 M, large 0.27 B parameters, random; text encoder: the bundled one.",
+        "and the high-water mark of the process's resident memory in each phase, in MiB. Libraries: resident memory "
+        "after planning, before the networks are made; the plan takes a constant for it. Peak: the largest phase told "
+        "against the largest measured, in all, and without the libraries. Seconds: told / spent by the process on its "
+        "cores, for one step. Transformers: small 3.7 M, large 0.27 B parameters, random; text encoder: bundled.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|" + "---|" * len(COLUMNS),

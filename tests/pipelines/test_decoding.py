@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.decoding import (
-    DecodePlan,
-    decode_need,
-    decode_pieces,
-    decode_plans,
-    outline_model,
-)
+from dcvideogen.pipelines.decoding import decode_pieces, decode_plans, plans_from
+from dcvideogen.pipelines.memory_autoencoder import DecodePlan, decode_need, outline_model
 
 WHOLE, STRIPS, FINE = DecodePlan(), DecodePlan(32), DecodePlan(16)
 HEIGHT, WIDTH, FRAMES = 90, 61, 21  # of 3 x 96 x 64: the last chunk and all sides are cropped
@@ -145,6 +140,11 @@ def test_each_plan_needs_clearly_less_than_the_one_before(tiny):
     assert not any(plan.offload_state for plan in plans)  # the tiny model is on the CPU
 
 
+def test_a_later_plan_can_be_the_first_one():
+    assert plans_from([WHOLE, STRIPS, FINE], STRIPS) == (STRIPS, FINE)
+    assert plans_from([WHOLE, FINE], STRIPS) == (STRIPS,)
+
+
 def test_small_pictures_have_one_plan(tiny):
     assert decode_plans(tiny, 16, 16) == (WHOLE,)
 
@@ -155,6 +155,6 @@ def test_strips_need_memory_in_a_straight_line_with_the_height(tiny, monkeypatch
     for plan in (DecodePlan(64), DecodePlan(16), DecodePlan(16, offload_state=True)):
         told = decode_need(model, plan, 800, 64, 16, on_cpu=False).device
         with monkeypatch.context() as patch:
-            patch.setattr("dcvideogen.pipelines.decoding.STRAIGHT", (50, 54))
+            patch.setattr("dcvideogen.pipelines.memory_autoencoder.STRAIGHT", (50, 54))
             counted = decode_need(model, plan, 800, 64, 16, on_cpu=False).device
         assert 0.98 * counted < told < 1.1 * counted

@@ -8,17 +8,16 @@ from torch import nn
 
 from dcvideogen.adaptation.device_speed import conv_speed
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.decoding import DecodePlan, decode_need, outline_model
+from dcvideogen.pipelines.memory_autoencoder import DecodePlan, decode_need, encode_need, outline_model
+from dcvideogen.pipelines.memory_counts import Counts, Rates, measure_rates
 from dcvideogen.pipelines.memory_models import Asked, bytes_of, networks_of, published_networks
 from dcvideogen.pipelines.memory_outline import Account, Outline
 from dcvideogen.pipelines.memory_plan import (
     GROUPS,
     OFFLOAD,
     RESIDENT,
-    Rates,
     choose_plan,
-    measure_rates,
-    plan_for,
+    make_plan,
     plans_for,
     told,
     told_all,
@@ -55,6 +54,17 @@ def test_outlines_count_what_tensors_on_the_meta_device_take(tiny, plan):
     counted = decode_need(model, plan, 96, 64, 16, on_cpu=False)
     assert counted.device == pytest.approx(peak_bytes([model], run), rel=0.01)
     assert counted.host == 0
+
+
+@pytest.mark.parametrize("plan", [DecodePlan(), DecodePlan(64)], ids=str)
+def test_encoding_is_counted_in_the_same_way(tiny, plan):
+    model = outline_model(tiny)
+
+    def run():
+        model.encode(torch.empty(1, 3, 16, 96, 64, device="meta"), rows_per_step=plan.rows_per_step)
+
+    counted = encode_need(model, plan, 96, 64, 16, on_cpu=False)
+    assert counted.device == pytest.approx(peak_bytes([model], run), rel=0.01)
 
 
 def test_moving_the_frames_between_chunks_moves_their_memory(tiny):
@@ -157,10 +167,21 @@ def test_when_none_fits_the_user_hears_what_is_needed(large):
         choose_plan(large, 2**30)
 
 
+def test_an_image_has_a_phase_of_its_own():
+    from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_transformer
+
+    networks = networks_of(
+        text_encoder().model, [tiny_transformer(in_channels=36)], tiny_autoencoder(), nn.Linear(1000, 1000)
+    )
+    plan = make_plan(Counts(networks, SMALL, RATES, on_cpu=True), RESIDENT, True, DecodePlan())
+    assert [phase.name for phase in plan.phases] == ["text", "image", "denoising", "decoding"]
+    assert networks.weights["image encoder"] == 4 * 1000 * 1001
+
+
 def test_without_guidance_there_is_one_pass(networks):
     plain = Asked(96, 64, 16, steps=4, guided=False, text_tokens=32)
-    guided = plan_for(networks, SMALL, True, DecodePlan(), on_cpu=True, rates=RATES)
-    single = plan_for(networks, plain, True, DecodePlan(), on_cpu=True, rates=RATES)
+    guided = make_plan(Counts(networks, SMALL, RATES, on_cpu=True), RESIDENT, True, DecodePlan())
+    single = make_plan(Counts(networks, plain, RATES, on_cpu=True), RESIDENT, True, DecodePlan())
     assert single.phases[1].seconds == pytest.approx(guided.phases[1].seconds / 2)
     assert single.phases[1].device < guided.phases[1].device
 

@@ -5,46 +5,21 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.memory_outline import Account, Outline
+from dcvideogen.pipelines.memory_autoencoder import DecodePlan, Need, decode_chunks, decode_need, outline_model
 
 # Rows of pixels per step. With fewer than 16 nothing is gained: what the convs keep waiting, two rows each, then
 # outweighs what they work on. Steps between these two save less than they cost in words.
 ROWS = (64, 16)
-# In strips, memory grows in a straight line with the height, or a little slower where the frames between chunks are
-# elsewhere (the line is then up to 10 % too high): two heights, in rows of latents, tell all others.
-STRAIGHT = (8, 12)
 WORTHWHILE = 0.9  # a plan that needs more than this share of the one before is left out
 GIB = 2**30
 # What RuntimeErrors say that are in truth a lack of memory: of PyTorch's CPU allocator, of cuDNN and of cuBLAS.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-@dataclass(frozen=True)
-class DecodePlan:
-    """rows_per_step: pixel rows run at a time, None for whole chunks. offload_state: frames that the convs keep from
-    one chunk for the next wait in host memory."""
-
-    rows_per_step: int | None = None
-    offload_state: bool = False
-
-    def __str__(self) -> str:
-        words = "whole chunks" if self.rows_per_step is None else f"strips of {self.rows_per_step} rows"
-        return f"{words}, the frames between chunks in host memory" if self.offload_state else words
-
-
-@dataclass(frozen=True)
-class DecodeNeed:
-    """Bytes at the peak, on the device that decodes and, where it is another, in host memory; weights not included."""
-
-    device: int
-    host: int = 0
 
 
 def decode_plans(autoencoder: AutoencoderDCV, height: int, width: int) -> tuple[DecodePlan, ...]:
@@ -60,13 +35,13 @@ def decode_plans(autoencoder: AutoencoderDCV, height: int, width: int) -> tuple[
 
 def decode_needs(
     model: AutoencoderDCV, height: int, width: int, num_frames: int, batch: int = 1, *, on_cpu: bool
-) -> dict[DecodePlan, DecodeNeed]:
+) -> dict[DecodePlan, Need]:
     """The plans for a video, as decode_plans, with what each takes. model: on the meta device (`outline_model`)."""
     tall = model.geometry.padded_size(height, width)[0]
     tries = [DecodePlan(rows) for rows in (None, *ROWS) if rows is None or rows < tall]
     if not on_cpu:
         tries.append(DecodePlan(tries[-1].rows_per_step, offload_state=True))
-    needs: dict[DecodePlan, DecodeNeed] = {}
+    needs: dict[DecodePlan, Need] = {}
     smallest = math.inf
     for plan in tries:
         need = decode_need(model, plan, height, width, num_frames, batch, on_cpu=on_cpu)
@@ -75,43 +50,10 @@ def decode_needs(
     return needs
 
 
-def outline_model(autoencoder: AutoencoderDCV) -> AutoencoderDCV:
-    """The same autoencoder on the meta device, in the same dtype: sizes without numbers."""
-    with torch.device("meta"):
-        model = AutoencoderDCV.from_config(autoencoder.config)
-    return torch.nn.Module.to(model, autoencoder.dtype).eval()
-
-
-def decode_need(
-    model: AutoencoderDCV, plan: DecodePlan, height: int, width: int, num_frames: int, batch: int = 1, *, on_cpu: bool
-) -> DecodeNeed:
-    """What decoding takes besides the weights, counted by running the model's code without numbers.
-
-    model: on the meta device (`outline_model`). The frames of a chunk that were given out count until the next chunk
-    is complete, as they do for a caller that writes them away in between.
-    """
-    if model.config.temporal_mode != "non_causal":  # from the second full chunk on nothing grows
-        num_frames = min(num_frames, 2 * model.config.chunk_frames)
-    grid = model.geometry.latent_shape(num_frames, height, width)
-
-    def count(rows: int) -> DecodeNeed:
-        device, host = Account(lazy=on_cpu), Account()
-        latents = Outline((batch, model.config.latent_channels, grid[0], rows, grid[2]), model.dtype, (device, host))
-        height = model.geometry.video_size(rows, grid[2])[0]
-        with torch.no_grad():
-            for _frames in _decode(model, latents, height, width, num_frames, plan):
-                pass
-        return DecodeNeed(device.peak, host.peak)
-
-    if plan.rows_per_step is None or grid[1] <= STRAIGHT[1] + 2:
-        return count(grid[1])
-    low, high = (rows + grid[1] % 2 for rows in STRAIGHT)
-    first, second = count(low), count(high)
-    steps = (grid[1] - low) / (high - low)
-    return DecodeNeed(
-        first.device + round(steps * (second.device - first.device)),
-        first.host + round(steps * (second.host - first.host)),
-    )
+def plans_from(plans: Sequence[DecodePlan], first: DecodePlan) -> tuple[DecodePlan, ...]:
+    """`first` and the smaller ones of `plans` behind it: what is left to step down to."""
+    behind = plans[plans.index(first) + 1 :] if first in plans else ()
+    return (first, *behind)
 
 
 def decode_pieces(
@@ -175,20 +117,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @torch.inference_mode()
 def _decode(
-    model: AutoencoderDCV, latents: Tensor | Outline, height: int, width: int, num_frames: int, plan: DecodePlan
+    autoencoder: AutoencoderDCV, latents: Tensor, height: int, width: int, num_frames: int, plan: DecodePlan
 ) -> Iterator[Tensor]:
-    """The chunks of one decode. A clip of a single chunk is decoded as such: it keeps no frames for another."""
-    hook = getattr(model, "_hf_hook", None)  # of enable_model_cpu_offload, which knows decode and not decode_stream
+    hook = getattr(autoencoder, "_hf_hook", None)  # of enable_model_cpu_offload, which knows decode, not decode_stream
     if hasattr(hook, "pre_forward"):
-        hook.pre_forward(model)
-    latents = latents.to(model.device)
-    one_chunk = latents.shape[2] <= model.geometry.chunk_latent_frames
-    sizes = {"height": height, "width": width, "num_frames": num_frames}
-    how = {"rows_per_step": plan.rows_per_step, "offload_state": plan.offload_state}
-    if one_chunk or model.config.temporal_mode == "non_causal":
-        yield model.decode(latents, **sizes, **how)
-    else:
-        yield from model.decode_stream([latents], **sizes, **how)
+        hook.pre_forward(autoencoder)
+    yield from decode_chunks(autoencoder, latents.to(autoencoder.device), height, width, num_frames, plan)
 
 
 def _frames_from(start: int, pieces: Iterator[Tensor]) -> Iterator[Tensor]:

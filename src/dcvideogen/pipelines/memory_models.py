@@ -17,6 +17,7 @@ from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.autoencoder.presets import PRESETS, check_preset
+from dcvideogen.conditioning import MASK_CHANNELS
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.memory_trace import peak_bytes
 
@@ -25,8 +26,8 @@ UMT5_XXL: dict[str, Any] = {
     "model_type": "umt5", "d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24,
     "vocab_size": 256384, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
 }  # fmt: skip
-MASK_CHANNELS = 4  # of the condition of Wan's image-to-video models, beside the condition's latents
-IMAGE_TOKENS = 257  # of CLIP ViT-H/14, which is what Wan models are shown
+# CLIP ViT-H/14's image tower, whose tokens Wan 2.1's image-to-video models are shown.
+IMAGE_TOKENS, CLIP_PARAMETERS = 257, 632_000_000
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,18 @@ class Asked:
 @dataclass(frozen=True)
 class Networks:
     """All on the meta device, in the dtypes that they will have. transformers: one, or two for parts of the noise
-    levels. Made by `networks_of` from a pipeline's parts, or by `networks_from_configs`."""
+    levels. image_encoder_bytes: of CLIP's weights; it runs on one image, so the rest is nothing. Made by `networks_of`
+    from a pipeline's parts, or by `networks_from_configs`."""
 
     text_encoder: nn.Module | None
     transformers: tuple[nn.Module, ...]
     autoencoder: AutoencoderDCV
+    image_encoder_bytes: int = 0
+
+    @property
+    def image_to_video(self) -> bool:
+        config = self.transformers[0].config
+        return config.in_channels > config.out_channels
 
     @property
     def width(self) -> int:
@@ -63,7 +71,8 @@ class Networks:
         """Bytes by component."""
         parts = {"text encoder": self.text_encoder, "autoencoder": self.autoencoder}
         parts |= {f"transformer {number}": one for number, one in enumerate(self.transformers, start=1)}
-        return {name: bytes_of(network) for name, network in parts.items() if network is not None}
+        sizes = {name: bytes_of(network) for name, network in parts.items() if network is not None}
+        return sizes | ({"image encoder": self.image_encoder_bytes} if self.image_encoder_bytes else {})
 
     def block_bytes(self) -> int:
         """Of the largest of a transformer's blocks."""
@@ -106,11 +115,12 @@ class Networks:
         """Of one forward pass of one video."""
         return cost_of(self.transformers[0], lambda one: self._forward(one, asked, 1)).forward
 
-    def decode_flops(self, asked: Asked) -> float:
-        """Of all videos: convs pad each side, so every latent costs the same."""
+    def autoencoder_flops(self, asked: Asked) -> tuple[float, float]:
+        """To encode and to decode one video. Convs pad each side, so every latent costs the same."""
         geometry = self.autoencoder.geometry
-        one = conv_flops(self.autoencoder, geometry.temporal_ratio, geometry.spatial_ratio, geometry.spatial_ratio)[1]
-        return asked.videos * one * math.prod(self.latent_shape(asked))
+        one = conv_flops(self.autoencoder, geometry.temporal_ratio, geometry.spatial_ratio, geometry.spatial_ratio)
+        latents = math.prod(self.latent_shape(asked))
+        return one[0] * latents, one[1] * latents
 
     def _forward(self, transformer: nn.Module, asked: Asked, batch: int) -> torch.Tensor:
         config, dtype = transformer.config, transformer.dtype
@@ -129,7 +139,10 @@ class Networks:
 
 
 def networks_of(
-    text_encoder: nn.Module | None, transformers: Sequence[nn.Module], autoencoder: AutoencoderDCV
+    text_encoder: nn.Module | None,
+    transformers: Sequence[nn.Module],
+    autoencoder: AutoencoderDCV,
+    image_encoder: nn.Module | None = None,
 ) -> Networks:
     """Of a pipeline's parts: copies without weights, in the parts' dtypes."""
     return networks_from_configs(
@@ -139,6 +152,7 @@ def networks_of(
         dtype=transformers[0].dtype,
         text_dtype=None if text_encoder is None else text_encoder.dtype,
         autoencoder_dtype=autoencoder.dtype,
+        image_encoder_bytes=0 if image_encoder is None else bytes_of(image_encoder),
     )
 
 
@@ -150,6 +164,7 @@ def networks_from_configs(
     dtype: torch.dtype,
     text_dtype: torch.dtype | None = None,
     autoencoder_dtype: torch.dtype | None = None,
+    image_encoder_bytes: int = 0,
 ) -> Networks:
     """Of the contents of their config.json. dtype: of all weights, where no other is given for a part."""
     text = None
@@ -165,6 +180,7 @@ def networks_from_configs(
         text,
         tuple(_in_dtype(transformer_on_meta(config), dtype).requires_grad_(False) for config in transformers),
         nn.Module.to(decoder, autoencoder_dtype or dtype).eval(),
+        image_encoder_bytes,
     )
 
 
@@ -182,7 +198,10 @@ def published_networks(model: str, autoencoder: str = "f32t4c32", *, dtype: torc
     if base["in_channels"] != base["out_channels"]:
         moved["in_channels"] = 2 * channels + MASK_CHANNELS
     experts = 2 if model.endswith("a14b") else 1
-    return networks_from_configs(UMT5_XXL, [moved] * experts, PRESETS[autoencoder], dtype=dtype)
+    image = CLIP_PARAMETERS * dtype.itemsize if base["image_dim"] is not None else 0
+    return networks_from_configs(
+        UMT5_XXL, [moved] * experts, PRESETS[autoencoder], dtype=dtype, image_encoder_bytes=image
+    )
 
 
 def bytes_of(network: nn.Module) -> int:

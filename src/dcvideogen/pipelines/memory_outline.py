@@ -132,6 +132,9 @@ class Outline:
         shape = [*self.shape[:start], joined, *self.shape[end + 1 :]]
         return self._new(shape) if self._moved else self._view(shape)
 
+    def mean(self, dim: int) -> Outline:
+        return self._new([*self.shape[:dim], *self.shape[dim + 1 :]])
+
     def expand(self, *shape: int) -> Outline:
         return self._view(shape)
 
@@ -178,6 +181,11 @@ def _cat(pieces: Sequence[Outline], dim: int) -> Outline:
     return pieces[0]._new(shape)
 
 
+def _stack(pieces: Sequence[Outline], dim: int) -> Outline:
+    shape = pieces[0].shape
+    return pieces[0]._new([*shape[:dim], len(pieces), *shape[dim:]])
+
+
 def _convolution(x: Outline, weight: Any, bias: Any = None, padding: Sequence[int] = (), **_: Any) -> Outline:
     """Stride 1, any number of axes."""
     sides = zip(x.shape[2:], weight.shape[2:], padding, strict=True)
@@ -194,6 +202,7 @@ def _silu(x: Outline, inplace: bool) -> Outline:
 
 _FUNCTIONS: dict[Callable, Callable[..., Outline]] = {
     torch.cat: _cat,
+    torch.stack: _stack,
     F.conv2d: _convolution,
     F.conv3d: _convolution,
     torch.linalg.vector_norm: _vector_norm,

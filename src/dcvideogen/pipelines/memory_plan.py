@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from dcvideogen.adaptation.device_speed import conv_speed, matmul_speed
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.decoding import DecodeNeed, DecodePlan, decode_need, decode_needs
+from dcvideogen.pipelines.memory_autoencoder import DecodePlan
+from dcvideogen.pipelines.memory_counts import Counts, Rates
 from dcvideogen.pipelines.memory_models import Asked, Networks
 
 GIB = 2**30
-# A process that has imported torch, diffusers and transformers: 450 MiB measured on a CPU (benchmarks/
-# results/generation_memory_cpu.md). On a GPU, CUDA's context and libraries: about as much there.
-LIBRARIES = 450 * 2**20
+# A process that has imported torch, diffusers and transformers: measured on a CPU (benchmarks/results/
+# generation_memory_cpu.md). On a GPU, CUDA's context and libraries take about as much there (not measured).
+LIBRARIES = 480 * 2**20
 WORTHWHILE = 0.97  # a plan that takes more than this share of a faster one's memory is left out
-# Noisy latents, velocities and what a multistep scheduler remembers, in fp32.
-LATENT_COPIES = 8
-# Strips of so many rows take so much longer than whole chunks (benchmarks/results/memory_cpu.md for 16).
-STRIPS_SLOWER = {None: 1.0, 64: 1.25, 16: 1.7}
-TWO_PASSES_SLOWER = 1.05  # than a batch of two, where that fills the device
-HOST_LINK = 10e9  # bytes per second between host memory and a GPU, pageable memory over PCIe 4
+TWO_PASSES_SLOWER = 1.05  # than a batch of two, which fills the device better; a guess that keeps them in order
+HOST_LINK = 10e9  # bytes per second between host memory and a GPU: pageable memory over PCIe 4
 
 RESIDENT, OFFLOAD, GROUPS = "resident", "offload", "groups"
 PLACEMENTS = {
@@ -30,15 +24,6 @@ PLACEMENTS = {
     OFFLOAD: "weights in host memory between phases",
     GROUPS: "the transformer's blocks in host memory, one at a time on the device",
 }
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Operations per second of linear layers and of convs; `found` says how that is known."""
-
-    matmul: float
-    conv: float
-    found: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +38,7 @@ class Phase:
 @dataclass(frozen=True)
 class Plan:
     """placement: one of PLACEMENTS, as diffusers' enable_model_cpu_offload and enable_group_offload do the others.
-    host: bytes of host memory at the peak; on a CPU the device's are the host's."""
+    decode: also how an image is encoded. host: bytes of host memory at the peak; on a CPU all there is."""
 
     placement: str
     guidance_as_batch: bool
@@ -75,26 +60,17 @@ class Plan:
         return f"{PLACEMENTS[self.placement]}, {guidance}, decoding by {self.decode}"
 
 
-def measure_rates(networks: Networks, device: torch.device) -> Rates:
-    """Takes about half a second: one linear layer and one conv of the networks' widths."""
-    words = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-    matmul, told = matmul_speed(networks.width, words[networks.transformers[0].dtype], device)
-    channels = networks.autoencoder.config.block_out_channels[0]
-    conv, told_conv = conv_speed(channels, words[networks.autoencoder.dtype], device)
-    return Rates(matmul * 1e12, conv * 1e12, f"{told}, and {told_conv}")
-
-
 def plans_for(networks: Networks, asked: Asked, *, on_cpu: bool, rates: Rates) -> tuple[Plan, ...]:
     """Fastest first, each with less memory than all that are faster.
 
     on_cpu: host memory is all there is, so weights have nowhere else to go: plans differ in guidance and decoding.
     """
-    count = _Counts(networks, asked, on_cpu, rates)
+    counts = Counts(networks, asked, rates, on_cpu=on_cpu)
     plans = [
-        count.plan(placement, as_batch, decode)
-        for placement in ((RESIDENT,) if on_cpu else (RESIDENT, OFFLOAD, GROUPS))
+        make_plan(counts, placement, as_batch, decode)
+        for placement in ((RESIDENT,) if on_cpu else PLACEMENTS)
         for as_batch in ((True, False) if asked.guided else (True,))
-        for decode in count.decoding
+        for decode in tuple(counts.decoding)
     ]
     plans.sort(key=lambda plan: (plan.seconds, plan.peak))
     best: list[Plan] = []
@@ -104,69 +80,41 @@ def plans_for(networks: Networks, asked: Asked, *, on_cpu: bool, rates: Rates) -
     return tuple(best)
 
 
-def plan_for(
-    networks: Networks, asked: Asked, as_batch: bool, decode: DecodePlan, *, on_cpu: bool, rates: Rates
-) -> Plan:
-    """That one plan, with all weights resident."""
-    return _Counts(networks, asked, on_cpu, rates).plan(RESIDENT, as_batch, decode)
+def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan) -> Plan:
+    """That one plan. as_batch: guidance in one pass of twice the videos."""
+    asked, weights = counts.asked, counts.weights
+    encoders = weights.get("text encoder", 0) + weights.get("image encoder", 0)
+    transformers = [size for name, size in weights.items() if name.startswith("transformer")]
+    everything = sum(weights.values())
+    # Bytes of weights that are on the device for a phase, and that have to come there for it.
+    there = {"text": encoders, "image": weights["autoencoder"], "decoding": weights["autoencoder"]}
+    there["denoising"] = max(transformers)
+    come = {**there, "denoising": sum(transformers)}
+    joined = counts.passes if as_batch else 1
+    if placement == RESIDENT:
+        there, come = dict.fromkeys(there, everything), dict.fromkeys(there, 0)
+    if placement == GROUPS:  # two blocks at a time beside what is in no block; all of them for every pass
+        loose = max(transformers) - counts.networks.blocks_bytes()
+        there["denoising"] = loose + 2 * counts.networks.block_bytes()
+        come["denoising"] = max(transformers) * counts.forwards // joined
 
+    def phase(name: str, bytes_: int, seconds: float) -> Phase:
+        return Phase(name, LIBRARIES + there[name] + bytes_, seconds + come[name] / HOST_LINK)
 
-class _Counts:
-    """What the plans are put together from, each counted once."""
-
-    def __init__(self, networks: Networks, asked: Asked, on_cpu: bool, rates: Rates) -> None:
-        self.networks, self.asked, self.on_cpu, self.rates = networks, asked, on_cpu, rates
-        weights = networks.weights
-        self.text, self.autoencoder = weights.get("text encoder", 0), weights["autoencoder"]
-        self.transformers = [size for name, size in weights.items() if name.startswith("transformer")]
-        self.text_activations = networks.text_activations(asked)
-        videos = asked.videos
-        self.activations = {batch: networks.transformer_activations(asked, batch) for batch in {videos, 2 * videos}}
-        grid = networks.latent_shape(asked)
-        self.latents = 4 * videos * networks.autoencoder.config.latent_channels * grid[0] * grid[1] * grid[2]
-        self.text_seconds = networks.text_flops(asked) / rates.matmul
-        passes = asked.steps * (2 if asked.guided else 1) * videos
-        self.forwards = passes // videos
-        self.denoise_seconds = networks.transformer_flops(asked) * passes / rates.matmul
-        self.decode_seconds = networks.decode_flops(asked) / rates.conv
-        sizes = (asked.height, asked.width, asked.num_frames, videos)
-        self.decoding = decode_needs(networks.autoencoder, *sizes, on_cpu=on_cpu)
-
-    def plan(self, placement: str, as_batch: bool, decode: DecodePlan) -> Plan:
-        need = self.decoding.get(decode) or self._decode_need(decode)
-        batch = self.asked.videos * (2 if as_batch and self.asked.guided else 1)
-        everything = self.text + sum(self.transformers) + self.autoencoder
-        largest, blocks = max(self.transformers), 2 * self.networks.block_bytes()
-        outside = self._outside_blocks()
-        there = {  # weights on the device in the three phases
-            RESIDENT: (everything, everything, everything),
-            OFFLOAD: (self.text, largest, self.autoencoder),
-            GROUPS: (self.text, outside + blocks, self.autoencoder),
-        }[placement]
-        moved = {RESIDENT: (0, 0, 0), OFFLOAD: there, GROUPS: there}[placement]
-        moving = [size / HOST_LINK for size in moved]
-        if placement == OFFLOAD:
-            moving[1] = sum(self.transformers) / HOST_LINK
-        if placement == GROUPS:  # every block, in every pass
-            moving[1] = self.forwards / (2 if as_batch and self.asked.guided else 1) * largest / HOST_LINK
-        denoising = self.denoise_seconds * (1 if as_batch else TWO_PASSES_SLOWER)
-        decoding = self.decode_seconds * STRIPS_SLOWER[decode.rows_per_step] + 2 * need.host / HOST_LINK
-        latents = LATENT_COPIES * self.latents
-        phases = (
-            Phase("text", LIBRARIES + there[0] + self.text_activations, self.text_seconds + moving[0]),
-            Phase("denoising", LIBRARIES + there[1] + self.activations[batch] + latents, denoising + moving[1]),
-            Phase("decoding", LIBRARIES + there[2] + need.device, decoding + moving[2]),
-        )
-        host = LIBRARIES + (0 if placement == RESIDENT else everything) + need.host
-        return Plan(placement, as_batch, decode, phases, max(p.device for p in phases) if self.on_cpu else host)
-
-    def _decode_need(self, decode: DecodePlan) -> DecodeNeed:
-        asked = self.asked
-        sizes = (asked.height, asked.width, asked.num_frames, asked.videos)
-        return decode_need(self.networks.autoencoder, decode, *sizes, on_cpu=self.on_cpu)
-
-    def _outside_blocks(self) -> int:
-        return max(self.transformers) - self.networks.blocks_bytes()
+    need, writing = counts.decode(decode), counts.writing()
+    moved = 2 * need.host / HOST_LINK
+    phases = [phase("text", counts.text_activations, counts.text_seconds)]
+    if counts.networks.image_to_video:
+        phases.append(phase("image", counts.encode(decode).device, counts.encode_seconds(decode) + moved))
+    slower = 1.0 if as_batch else TWO_PASSES_SLOWER
+    activations = counts.activations[joined * asked.videos] + counts.latents
+    phases.append(phase("denoising", activations, counts.denoise_seconds * slower))
+    on_device = need.device + (writing if counts.on_cpu else 0)
+    phases.append(phase("decoding", on_device, counts.decode_seconds(decode) + moved))
+    host = LIBRARIES + (0 if placement == RESIDENT else everything) + need.host + writing
+    if counts.on_cpu:
+        host = max(one.device for one in phases)
+    return Plan(placement, as_batch, decode, tuple(phases), host)
 
 
 def choose_plan(plans: Sequence[Plan], budget_bytes: int) -> Plan:
@@ -188,13 +136,13 @@ def told(plan: Plan, rates: Rates) -> Iterator[str]:
     times = ", ".join(f"{phase.name} {in_time(phase.seconds)}" for phase in plan.phases)
     yield f"plan: {plan}"
     yield f"memory: {in_gib(plan.peak)} at the peak ({parts})"
-    if plan.host > LIBRARIES and plan.host != plan.peak:
+    if plan.host != plan.peak:
         yield f"host memory: {in_gib(plan.host)}"
     yield f"time: about {in_time(plan.seconds)} ({times}), an estimate without loading and writing, from {rates.found}"
 
 
 def told_all(plans: Sequence[Plan], chosen: Plan | None = None) -> Iterator[str]:
-    """One line per plan, fastest first."""
+    """A line per plan, fastest first: memory, time and what it is; the chosen one is marked."""
     for plan in plans:
         mark = "*" if plan is chosen else " "
         yield f"{mark} {in_gib(plan.peak):>9}  {in_time(plan.seconds):>9}  {plan}"
