@@ -166,8 +166,9 @@ def test_what_is_stored_in_fewer_bits_is_rounded_and_nothing_else(cache_parts, i
     assert torch.equal(cache.batch(range(6)).latents, i2v_cache.batch(range(6)).latents.to(kind).float())
 
 
-def test_without_an_autoencoder_the_latents_are_the_bases_own(cache_parts, i2v_cache, tmp_path):
-    settings = cache_settings(*cache_parts).model_copy(update={"autoencoder": None})
+@pytest.mark.parametrize("image_to_video", [False, True])
+def test_without_an_autoencoder_the_latents_are_the_bases_own(cache_parts, i2v_cache, tmp_path, image_to_video):
+    settings = cache_settings(*cache_parts, image_to_video=image_to_video).model_copy(update={"autoencoder": None})
     cache = open_cache(build_cache(settings, tmp_path).folder)
     assert cache.info.latent_space_id == cache.info.base_space_id == i2v_cache.info.base_space_id
     assert not any(clip.aligned for clip in cache.clips)
@@ -176,8 +177,9 @@ def test_without_an_autoencoder_the_latents_are_the_bases_own(cache_parts, i2v_c
     same = [names.index(i2v_cache.clips[index].name) for index in both]
     torch.testing.assert_close(cache.batch(same).latents, i2v_cache.pairs(both).base_latents, **NEAR)
     batch = cache.batch(same)
-    assert batch.condition is None
-    assert batch.image_embeds is None
+    if image_to_video:
+        torch.testing.assert_close(batch.condition, i2v_cache.pairs(both).base_condition, **NEAR)
+    assert (batch.condition is None) == (batch.image_embeds is None) == (not image_to_video)
 
 
 def test_the_time_offset_can_be_left_in(cache_parts, i2v_cache, videos, wan, tmp_path):

@@ -105,8 +105,8 @@ def test_two_blocks_of_a_transformer_stand_for_all():
         networks_of(text_encoder().model, [tiny_transformer(num_layers=n)], tiny_autoencoder()) for n in (2, 5)
     )
     assert two.transformer_activations(SMALL, 2) == five.transformer_activations(SMALL, 2)
-    assert five.weights["transformer 1"] - two.weights["transformer 1"] == 3 * five.block_bytes()
-    assert five.blocks_bytes() == 5 * five.block_bytes()
+    assert five.weights["transformer 1"] - two.weights["transformer 1"] == 3 * five.block_bytes
+    assert five.blocks_bytes == 5 * five.block_bytes
 
 
 def test_activations_grow_with_the_batch_and_the_video(networks):

@@ -41,19 +41,27 @@ class ClipEncoder:
         """
         videos = videos.to(self.device)
         if self.settings.autoencoder is None:
-            return {LATENTS: self.base.encode(self._base_window(videos)).cpu()}
-        encoded = {LATENTS: self._encode_own(videos)}
-        if self.info.image_to_video:
-            first = condition_video(videos[:, :, 0], videos.shape[2], self.info.temporal_ratio)
-            encoded[CONDITION] = self._encode_own(first)
+            videos = self._base_window(videos)
+            latents, condition = self._encode_base(videos)
+        else:
+            latents, condition = self._encode_own(videos), None
+            if self.info.image_to_video:
+                first = condition_video(videos[:, :, 0], videos.shape[2], self.info.temporal_ratio)
+                condition = self._encode_own(first)
+        encoded = {LATENTS: latents, CONDITION: condition}
         if self.info.image_encoder is not None:
             encoded[IMAGE_EMBEDS] = self.images.encode(videos[:, :, 0])
-        if aligned.any():
+        if aligned.any() and self.settings.autoencoder is not None:
             windows = self._base_window(videos[aligned.to(self.device)])
-            encoded[BASE_LATENTS] = self.base.encode(windows)
-            if self.info.image_to_video:
-                encoded[BASE_CONDITION] = self.base.encode(condition_video(windows[:, :, 0], windows.shape[2], 1))
-        return {name: tensor.float().cpu() for name, tensor in encoded.items()}
+            encoded[BASE_LATENTS], encoded[BASE_CONDITION] = self._encode_base(windows)
+        return {name: tensor.float().cpu() for name, tensor in encoded.items() if tensor is not None}
+
+    def _encode_base(self, windows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Latents of what the base autoencoder sees, and those of its first frame alone for image to video."""
+        condition = None
+        if self.info.image_to_video:
+            condition = self.base.encode(condition_video(windows[:, :, 0], windows.shape[2], 1))
+        return self.base.encode(windows), condition
 
     def _base_window(self, videos: Tensor) -> Tensor:
         """What the base autoencoder sees of clips: see time_windows. The same number of frames in any case."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from dcvideogen.data.settings import CheckSettings, Frozen, Pixels
 from dcvideogen.weights import resolve_pipeline
@@ -87,12 +87,6 @@ class CacheSettings(Frozen):
     @classmethod
     def _find_bundled(cls, base: Path) -> Path:
         return resolve_pipeline(base)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.autoencoder is None and self.image_to_video:
-            raise ValueError("image_to_video came without an autoencoder; name the one whose latents are wanted")
-        return self
 
     def content(self) -> dict[str, Any]:
         """The settings that change what is in a cache, as plain values."""

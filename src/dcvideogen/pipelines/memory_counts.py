@@ -41,7 +41,7 @@ class Counts:
     """Bytes of weights and activations, and seconds of computing, for one video on one kind of device.
 
     weights: bytes by component. activations: of one forward pass by its batch. latents: bytes while denoising.
-    text_seconds, denoise_seconds, forwards: of all steps; forwards: in passes of `asked.videos`.
+    text_seconds, denoise_seconds: of all steps; forwards: passes of `asked.videos` in them.
     """
 
     def __init__(self, networks: Networks, asked: Asked, rates: Rates, *, on_cpu: bool) -> None:
@@ -57,6 +57,8 @@ class Counts:
         self.forwards = asked.steps * self.passes
         self.text_seconds = networks.text_flops(asked) / rates.matmul
         self.denoise_seconds = networks.transformer_flops(asked) * self.forwards * asked.videos / rates.matmul
+        self.encode_flops, self.decode_flops = networks.autoencoder_flops(asked)
+        self.encoding: dict[DecodePlan, Need] = {}
         self.decoding = decode_needs(networks.autoencoder, *self._video, asked.videos, on_cpu=on_cpu)
 
     @property
@@ -71,19 +73,21 @@ class Counts:
         return found
 
     def decode_seconds(self, plan: DecodePlan) -> float:
-        operations = self.networks.autoencoder_flops(self.asked)[1]
-        return self.asked.videos * operations / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
+        return self.asked.videos * self.decode_flops / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
 
     def encode(self, plan: DecodePlan) -> Need:
         """Of an image-to-video model's condition: a clip that is the image and then nothing, in fp32 at first."""
-        need = encode_need(self.networks.autoencoder, plan, *self._video, on_cpu=self.on_cpu)
-        clip = 3 * self.asked.height * self.asked.width * self.asked.num_frames * torch.float32.itemsize
-        converted = self.networks.autoencoder.dtype != torch.float32
-        return Need(need.device + clip if converted else need.device, need.host)
+        found = self.encoding.get(plan)
+        if found is None:
+            found = encode_need(self.networks.autoencoder, plan, *self._video, on_cpu=self.on_cpu)
+            if self.networks.autoencoder.dtype != torch.float32:
+                clip = 3 * self.asked.height * self.asked.width * self.asked.num_frames * torch.float32.itemsize
+                found = Need(found.device + clip, found.host)
+            self.encoding[plan] = found
+        return found
 
     def encode_seconds(self, plan: DecodePlan) -> float:
-        operations = self.networks.autoencoder_flops(self.asked)[0]
-        return operations / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
+        return self.encode_flops / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
 
     def writing(self) -> int:
         """Host bytes: a chunk's frames in uint8, and those that the encoder of the video looks ahead."""

@@ -74,10 +74,12 @@ class Networks:
         sizes = {name: bytes_of(network) for name, network in parts.items() if network is not None}
         return sizes | ({"image encoder": self.image_encoder_bytes} if self.image_encoder_bytes else {})
 
+    @functools.cached_property
     def block_bytes(self) -> int:
         """Of the largest of a transformer's blocks."""
         return max(bytes_of(block) for one in self.transformers for blocks in block_lists(one) for block in blocks)
 
+    @functools.cached_property
     def blocks_bytes(self) -> int:
         """Of all blocks of one transformer."""
         return sum(bytes_of(block) for blocks in block_lists(self.transformers[0]) for block in blocks)

@@ -94,8 +94,8 @@ def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan
     if placement == RESIDENT:
         there, come = dict.fromkeys(there, everything), dict.fromkeys(there, 0)
     if placement == GROUPS:  # two blocks at a time beside what is in no block; all of them for every pass
-        loose = max(transformers) - counts.networks.blocks_bytes()
-        there["denoising"] = loose + 2 * counts.networks.block_bytes()
+        loose = max(transformers) - counts.networks.blocks_bytes
+        there["denoising"] = loose + 2 * counts.networks.block_bytes
         come["denoising"] = max(transformers) * counts.forwards // joined
 
     def phase(name: str, bytes_: int, seconds: float) -> Phase:
