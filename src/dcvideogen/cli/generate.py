@@ -11,6 +11,7 @@ from dcvideogen.cli import options
 from dcvideogen.errors import UserError
 
 DEFAULT_MODEL = "shapes-dc"
+MAX_GUIDANCE = 100
 
 
 def generate(
@@ -44,6 +45,12 @@ def generate(
     prompts: Annotated[
         Path | None, typer.Option(help="A file with a prompt per line, or a .jsonl; -o is a folder.")
     ] = None,
+    memory: Annotated[
+        str, typer.Option(help="At most so much, such as 8GiB; auto: what is free. Less memory takes longer.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print ways to do it with memory and time; wan2.1-t2v-14b needs no files.")
+    ] = False,
     keep_latents: Annotated[bool, typer.Option("--keep-latents", help="Leave the latents beside the video.")] = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -54,27 +61,21 @@ def generate(
     Running it again goes on where it was stopped: videos that are there are kept, and latents that are there decoded.
     """
     from dcvideogen.pipelines.jobs import SUFFIXES, check_prompt, plan_jobs, read_prompts
-    from dcvideogen.pipelines.sizes import VideoSize
 
+    if dry_run and prompt is None and prompts is None:
+        prompt = "anything"
     if (prompt is None) == (prompts is None):
         raise UserError(
             'a prompt is needed, such as `dcvideogen generate "a small red circle moves left"`, or --prompts FILE'
         )
+    if output is None and dry_run:
+        output = Path("out.mp4" if prompts is None and num_videos == 1 else "out")
     if output is None:
         raise UserError("-o is missing; give a name that ends in .mp4, or with several videos a folder")
     options.check_run(None, dtype, device)
     options.check_crf(crf)
-    for name, value in (("--steps", steps), ("--num-videos", num_videos), ("--num-frames", num_frames),
-                        ("--height", height), ("--width", width)):  # fmt: skip
-        options.check_at_least_one(name, value)
-    VideoSize(height or 1, width or 1, num_frames or 1)
-    if guidance is not None and not 0 <= guidance < 1000:
-        raise UserError(f"--guidance {guidance} came; 0 to 1000 is allowed; 1 is without guidance")
-    if last_image is not None and image is None:
-        raise UserError("--last-image came without --image; give the first picture too")
-    for given in (image, last_image):
-        if given is not None and not given.is_file():
-            raise UserError(f"{given}: {'a folder' if given.is_dir() else 'no such file'}; give a picture file")
+    _check_numbers(height, width, num_frames, num_videos, steps, guidance)
+    _check_images(image, last_image)
     rate = options.parse_fps(fps)
     many = prompts is not None or num_videos > 1
     if many and output.suffix:
@@ -86,10 +87,42 @@ def generate(
     texts = [prompt] if prompts is None else read_prompts(prompts)
     jobs = plan_jobs(texts, num_videos, seed, output, many=many)
 
-    from dcvideogen.cli.generate_run import Asked, Source, run_jobs
+    from dcvideogen.cli.generate_plan import Asked, Source, tell_plans
+    from dcvideogen.cli.generate_run import run_jobs
+    from dcvideogen.pipelines.memory_budget import parse_memory
 
+    budget = parse_memory(memory)
     asked = Asked(
         height, width, num_frames, rate, steps, guidance, negative_prompt, image, last_image, crf, keep_latents
     )
     source = Source(model, adapter, autoencoder, options.choose_device(device), options.choose_dtype(dtype))
-    run_jobs(jobs, asked, source)
+    if dry_run:
+        tell_plans(asked, source, budget)
+    else:
+        run_jobs(jobs, asked, source, budget)
+
+
+def _check_numbers(
+    height: int | None,
+    width: int | None,
+    num_frames: int | None,
+    num_videos: int,
+    steps: int | None,
+    guidance: float | None,
+) -> None:
+    from dcvideogen.pipelines.sizes import VideoSize
+
+    for name, value in (("--steps", steps), ("--num-videos", num_videos), ("--num-frames", num_frames),
+                        ("--height", height), ("--width", width)):  # fmt: skip
+        options.check_at_least_one(name, value)
+    VideoSize(height or 1, width or 1, num_frames or 1)
+    if guidance is not None and not 0 <= guidance < MAX_GUIDANCE:
+        raise UserError(f"--guidance {guidance} came; 0 to {MAX_GUIDANCE} is allowed; 1 is without guidance")
+
+
+def _check_images(image: Path | None, last_image: Path | None) -> None:
+    if last_image is not None and image is None:
+        raise UserError("--last-image came without --image; give the first picture too")
+    for given in (image, last_image):
+        if given is not None and not given.is_file():
+            raise UserError(f"{given}: {'a folder' if given.is_dir() else 'no such file'}; give a picture file")

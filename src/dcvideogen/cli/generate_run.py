@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-
 from dcvideogen.cli.console import err, out
+from dcvideogen.cli.generate_plan import Asked, Source, asked_size, ways_of
 from dcvideogen.cli.progress import PhaseProgress
 from dcvideogen.cli.streaming import model_name
 from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.decoding import decode_pieces, decode_plans
 from dcvideogen.pipelines.jobs import Job
-from dcvideogen.pipelines.loading import Task, lay_out, load_pipeline
+from dcvideogen.pipelines.memory_budget import available_memory
+from dcvideogen.pipelines.memory_plan import Plan, choose_plan, told
 from dcvideogen.pipelines.noise import video_generator
+from dcvideogen.pipelines.placement import place
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.version import __version__
@@ -33,67 +32,25 @@ log = logging.getLogger(__name__)
 METADATA_KEY = "comment"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the user said of all videos; None: as the model recommends."""
-
-    height: int | None
-    width: int | None
-    num_frames: int | None
-    fps: Fraction | None
-    steps: int | None
-    guidance: float | None
-    negative_prompt: str | None
-    image: Path | None
-    last_image: Path | None
-    crf: int
-    keep_latents: bool
-
-    @property
-    def images(self) -> dict[str, Path]:
-        """By the names that the pipeline gives them."""
-        named = {"image": self.image, "last_image": self.last_image}
-        return {name: path for name, path in named.items() if path is not None}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the model comes from, and where it runs; see `load_pipeline`. dtype: None: the device's usual one."""
-
-    model: str
-    adapter: Path | None
-    autoencoder: str | None
-    device: torch.device
-    dtype: torch.dtype | None
-
-    def load(self, task: Task) -> DCVideoGenPipeline:
-        diffusers.utils.logging.disable_progress_bar()  # a bar for the parts, before ours
-        dtype = self.dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
-        pipeline = load_pipeline(self.model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=dtype)
-        lay_out(pipeline, self.device)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.device)
-
-
-def run_jobs(jobs: list[Job], asked: Asked, source: Source) -> None:
-    """Makes all videos that are not there yet, one after the other."""
+def run_jobs(jobs: list[Job], asked: Asked, source: Source, budget: int | None) -> None:
+    """Makes all videos that are not there yet, one after the other. budget: bytes; None: what is free."""
     pipeline = source.load("t2v" if asked.image is None else "i2v")
     size = asked_size(pipeline, asked)
     shared = shared_settings(pipeline, asked, size, source.model)
     todo = [job for job in jobs if not is_there(job, shared, alone=len(jobs) == 1)]
     if len(todo) < len(jobs):
         err.print(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there", markup=False, soft_wrap=True)
+    if not todo:
+        return
+    ways = ways_of(pipeline, size, asked, source.device)
+    plan = choose_plan(ways.plans, available_memory(source.device) if budget is None else budget)
+    for line in told(plan, ways.rates):
+        err.print(f"note: {line}", markup=False, soft_wrap=True)
+    place(pipeline, plan, source.device)
     for job in todo:
-        run_job(pipeline, job, shared, size, asked)
-        told = f"{size.num_frames} frames of {size.width}x{size.height} at {shared['fps']} frames per second"
-        out.print(f"{job.output}: {told}", markup=False, soft_wrap=True)
-
-
-def asked_size(pipeline: DCVideoGenPipeline, asked: Asked) -> VideoSize:
-    height, width = asked.height, asked.width
-    if asked.image is not None and height is None and width is None:
-        height, width = pipeline.size_of(asked.image)
-    return pipeline.asked_size(height, width, asked.num_frames)
+        run_job(pipeline, job, shared, size, asked, plan)
+        told_size = f"{size.num_frames} frames of {size.width}x{size.height} at {shared['fps']} frames per second"
+        out.print(f"{job.output}: {told_size}", markup=False, soft_wrap=True)
 
 
 def shared_settings(pipeline: DCVideoGenPipeline, asked: Asked, size: VideoSize, model: str) -> dict[str, Any]:
@@ -133,16 +90,18 @@ def is_there(job: Job, shared: dict[str, Any], *, alone: bool) -> bool:
     return True
 
 
-def run_job(pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], size: VideoSize, asked: Asked) -> None:
+def run_job(
+    pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], size: VideoSize, asked: Asked, plan: Plan
+) -> None:
     """One video. What was computed is on disk before decoding begins, and goes when the video is written."""
     settings = job.settings(shared)
     phases = {"reading the text": 1, "denoising": shared["steps"], "decoding and writing": size.num_frames}
     with PhaseProgress(job.output.name, phases) as progress:
         if not has_latents(job, settings):
-            generate_latents(pipeline, job, shared, asked.images, progress)
+            generate_latents(pipeline, job, shared, asked.images, plan, progress)
         progress.begin("decoding and writing")
         try:
-            write_video(pipeline, job, settings, size, asked.crf, progress)
+            write_video(pipeline, job, settings, size, asked.crf, plan, progress)
         except BaseException:
             err.print(
                 f"note: the latents are in {job.latents}; the same command goes on from there, and so does "
@@ -166,7 +125,12 @@ def has_latents(job: Job, settings: dict[str, Any]) -> bool:
 
 
 def generate_latents(
-    pipeline: DCVideoGenPipeline, job: Job, shared: dict[str, Any], images: dict[str, Path], progress: PhaseProgress
+    pipeline: DCVideoGenPipeline,
+    job: Job,
+    shared: dict[str, Any],
+    images: dict[str, Path],
+    plan: Plan,
+    progress: PhaseProgress,
 ) -> None:
     progress.begin("reading the text")
 
@@ -185,6 +149,9 @@ def generate_latents(
         guidance_scale=shared["guidance"],
         generator=video_generator(job.seed, job.number),
         output_type="latent",
+        guidance_as_batch=plan.guidance_as_batch,
+        rows_per_step=plan.decode.rows_per_step,
+        offload_state=plan.decode.offload_state,
         callback_on_step_end=step_done,
     ).frames[0]
     if not latents.isfinite().all():
@@ -214,11 +181,13 @@ def write_video(
     settings: dict[str, Any],
     size: VideoSize,
     crf: int,
+    plan: Plan,
     progress: PhaseProgress,
 ) -> None:
     latents, info = read_latents(job.latents)
     autoencoder = pipeline.autoencoder
-    plans = decode_plans(autoencoder, size.height, size.width)
+    smaller = decode_plans(autoencoder, size.height, size.width)
+    plans = smaller[smaller.index(plan.decode) :] if plan.decode in smaller else (plan.decode,)
     pieces = decode_pieces(autoencoder, latents[None], size.height, size.width, size.num_frames, plans, log.warning)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})

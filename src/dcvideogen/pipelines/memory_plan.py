@@ -93,9 +93,11 @@ def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan
     joined = counts.passes if as_batch else 1
     if placement == RESIDENT:
         there, come = dict.fromkeys(there, everything), dict.fromkeys(there, 0)
-    if placement == GROUPS:  # two blocks at a time beside what is in no block; all of them for every pass
+    if placement == GROUPS:
+        # Two blocks at a time beside what is in no block, all of them for every pass; the autoencoder stays.
         loose = max(transformers) - counts.networks.blocks_bytes
-        there["denoising"] = loose + 2 * counts.networks.block_bytes
+        there["denoising"] = loose + 2 * counts.networks.block_bytes + weights["autoencoder"]
+        there["text"] = encoders + weights["autoencoder"]
         come["denoising"] = max(transformers) * counts.forwards // joined
 
     def phase(name: str, bytes_: int, seconds: float) -> Phase:

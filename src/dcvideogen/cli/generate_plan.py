@@ -1,0 +1,124 @@
+"""What generating would take: ways to do it, with the memory and the time of each, and the choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import diffusers
+import torch
+
+from dcvideogen.adaptation.folder import SamplingDefaults, Trained
+from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
+from dcvideogen.cli.console import out
+from dcvideogen.pipelines.loading import Task, load_pipeline
+from dcvideogen.pipelines.memory_budget import available_memory
+from dcvideogen.pipelines.memory_counts import Rates, measure_rates
+from dcvideogen.pipelines.memory_models import Networks
+from dcvideogen.pipelines.memory_plan import Plan, choose_plan, plans_for, told, told_all
+from dcvideogen.pipelines.placement import asked_of, networks_in, networks_named
+from dcvideogen.pipelines.sizes import VideoSize
+from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user said of all videos; None: as the model recommends."""
+
+    height: int | None
+    width: int | None
+    num_frames: int | None
+    fps: Fraction | None
+    steps: int | None
+    guidance: float | None
+    negative_prompt: str | None
+    image: Path | None
+    last_image: Path | None
+    crf: int
+    keep_latents: bool
+
+    @property
+    def images(self) -> dict[str, Path]:
+        """By the names that the pipeline gives them."""
+        named = {"image": self.image, "last_image": self.last_image}
+        return {name: path for name, path in named.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the model comes from, and where it runs; see `load_pipeline`. dtype: None: the device's usual one."""
+
+    model: str
+    adapter: Path | None
+    autoencoder: str | None
+    device: torch.device
+    dtype: torch.dtype | None
+
+    @property
+    def own_dtype(self) -> torch.dtype:
+        return self.dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+
+    def load(self, task: Task) -> DCVideoGenPipeline:
+        """On the CPU."""
+        diffusers.utils.logging.disable_progress_bar()  # a bar for the parts, before ours
+        pipeline = load_pipeline(
+            self.model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Plans for one video, fastest first, and the speeds that their times come from."""
+
+    plans: tuple[Plan, ...]
+    rates: Rates
+
+
+def asked_size(pipeline: DCVideoGenPipeline, asked: Asked) -> VideoSize:
+    height, width = asked.height, asked.width
+    if asked.image is not None and height is None and width is None:
+        height, width = pipeline.size_of(asked.image)
+    return pipeline.asked_size(height, width, asked.num_frames)
+
+
+def ways_of(pipeline: DCVideoGenPipeline, size: VideoSize, asked: Asked, device: torch.device) -> Ways:
+    info = pipeline.adaptation
+    return count_ways(networks_in(pipeline), size, asked, info.sampling, info.trained.max_sequence_length, device)
+
+
+def count_ways(
+    networks: Networks,
+    size: VideoSize,
+    asked: Asked,
+    defaults: SamplingDefaults,
+    text_tokens: int,
+    device: torch.device,
+) -> Ways:
+    guidance = defaults.guidance if asked.guidance is None else asked.guidance
+    wanted = asked_of(size, asked.steps or defaults.steps, guidance, text_tokens)
+    rates = measure_rates(networks, device)
+    return Ways(plans_for(networks, wanted, on_cpu=device.type == "cpu", rates=rates), rates)
+
+
+def tell_plans(asked: Asked, source: Source, budget: int | None) -> None:
+    """All ways to make one of the videos, the one that would be taken marked; of a published name without its files.
+
+    UserError, after them, where none fits into the budget (bytes; None: what is free).
+    """
+    if source.model in WAN_CONFIGS:
+        networks = networks_named(source.model, source.dtype or torch.bfloat16)
+        size = VideoSize(asked.height or 480, asked.width or 832, asked.num_frames or 80)
+        tokens = Trained().max_sequence_length
+        ways = count_ways(networks, size, asked, SamplingDefaults(), tokens, source.device)
+    else:
+        pipeline = source.load("t2v" if asked.image is None else "i2v")
+        ways = ways_of(pipeline, asked_size(pipeline, asked), asked, source.device)
+    limit = available_memory(source.device) if budget is None else budget
+    chosen = next((plan for plan in ways.plans if plan.peak <= limit), None)
+    for line in (*told_all(ways.plans, chosen), *told(chosen or ways.plans[-1], ways.rates)):
+        out.print(line, markup=False, soft_wrap=True)
+    if chosen is None:
+        choose_plan(ways.plans, limit)  # says what is missing
