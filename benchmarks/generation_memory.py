@@ -177,8 +177,10 @@ def main() -> None:
         "Made by `python benchmarks/generation_memory.py`. Told / measured: what the plan says before anything runs "
         "and the high-water mark of the process's resident memory in each phase, in MiB. Libraries: resident memory "
         "after planning, before the networks are made; the plan takes a constant for it. Peak: the largest phase told "
-        "against the largest measured, in all, and without the libraries. Seconds: told / spent by the process on its "
-        "cores, for one step. Transformers: small 3.7 M, large 0.27 B parameters, random; text encoder: bundled.",
+        "against the largest measured, in all, and without the libraries. Seconds of one step: told of the wall clock, "
+        "from speeds measured in a moment when the other work took what it took, / spent by the process on its cores; "
+        "they compare only on a quiet machine. Transformers: small 3.7 M, large 0.27 B parameters, random; text "
+        "encoder: bundled.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|" + "---|" * len(COLUMNS),
