@@ -131,3 +131,34 @@ def test_models_that_do_not_fit_are_one_line(refused, model, tmp_path):
             "--image", tmp_path / "a.png")  # fmt: skip
     refused("no model 'nothing'", "generate", "a", "-o", tmp_path / "a.mp4", "--model", "nothing")
     refused("is no model", "generate", "a", "-o", tmp_path / "a.mp4", "--model", tmp_path)
+
+
+def test_a_plan_is_printed_and_nothing_is_made(generate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = generate("--dry-run", "--num-frames", 16, "--height", 64, "--width", 64).out
+    assert "* " in told
+    assert "memory: " in told
+    assert "decoding by whole chunks" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_needs_more_memory_than_it_may_have_is_refused_before_it_begins(generate, tmp_path):
+    result = generate(PROMPT, "-o", tmp_path / "a.mp4", "--memory", "100MiB", code=2)
+    assert "of memory may be taken" in result.err
+    assert "make the video smaller or shorter" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_models_are_planned_by_name_for_a_gpu_that_is_not_there(dcvideogen):
+    result = dcvideogen("generate", "--dry-run", "--model", "wan2.1-t2v-1.3b", "--device", "cuda", "--memory", "16GiB",
+                        "--height", 480, "--width", 832, "--num-frames", 80)  # fmt: skip
+    assert result.code == 0, result.err
+    assert "weights in host memory between phases" in result.out
+    assert "the paper's on an H100" in result.out
+
+
+def test_ids_of_the_hub_are_not_fetched_unasked(refused, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    refused("--download fetches it", "generate", "a", "-o", tmp_path / "a.mp4", "--model", "someone/a-model")

@@ -51,6 +51,9 @@ def generate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print ways to do it with memory and time; wan2.1-t2v-14b needs no files.")
     ] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let --model be an id of the Hugging Face hub that is fetched.")
+    ] = False,
     keep_latents: Annotated[bool, typer.Option("--keep-latents", help="Leave the latents beside the video.")] = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -87,6 +90,8 @@ def generate(
     texts = [prompt] if prompts is None else read_prompts(prompts)
     jobs = plan_jobs(texts, num_videos, seed, output, many=many)
 
+    import torch
+
     from dcvideogen.cli.generate_plan import Asked, Source, tell_plans
     from dcvideogen.cli.generate_run import run_jobs
     from dcvideogen.pipelines.memory_budget import parse_memory
@@ -95,7 +100,8 @@ def generate(
     asked = Asked(
         height, width, num_frames, rate, steps, guidance, negative_prompt, image, last_image, crf, keep_latents
     )
-    source = Source(model, adapter, autoencoder, options.choose_device(device), options.choose_dtype(dtype))
+    chosen = torch.device(device) if dry_run and device.startswith("cuda") else options.choose_device(device)
+    source = Source(model, adapter, autoencoder, download, chosen, options.choose_dtype(dtype))
     if dry_run:
         tell_plans(asked, source, budget)
     else:

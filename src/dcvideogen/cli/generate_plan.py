@@ -12,6 +12,7 @@ import torch
 from dcvideogen.adaptation.folder import SamplingDefaults, Trained
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.cli.console import out
+from dcvideogen.pipelines.hub import hub_folder, is_hub_id
 from dcvideogen.pipelines.loading import Task, load_pipeline
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
@@ -20,6 +21,10 @@ from dcvideogen.pipelines.memory_plan import Plan, choose_plan, plans_for, told,
 from dcvideogen.pipelines.placement import asked_of, networks_in, networks_named
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
+
+# 100 passes of 5.4 PFLOP in 25.41 minutes: the paper's 1.3B at 2160x3840 (arXiv 2509.25182) on one H100.
+PAPER_RATES = Rates(354e12, 354e12, "354 TFLOP/s, the paper's on an H100, no GPU being here; for convs a guess")
+PAPER_MEMORY = 80 * 10**9  # of that H100
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the model comes from, and where it runs; see `load_pipeline`. dtype: None: the device's usual one."""
+    """Where the model comes from, and where it runs; see `load_pipeline`. download: whether `model` may be fetched from
+    the hub. dtype: None: the device's usual one."""
 
     model: str
     adapter: Path | None
     autoencoder: str | None
+    download: bool
     device: torch.device
     dtype: torch.dtype | None
 
@@ -62,8 +69,9 @@ class Source:
     def load(self, task: Task) -> DCVideoGenPipeline:
         """On the CPU."""
         diffusers.utils.logging.disable_progress_bar()  # a bar for the parts, before ours
+        model = hub_folder(self.model, download=self.download) if is_hub_id(self.model) else self.model
         pipeline = load_pipeline(
-            self.model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype
+            model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -99,14 +107,16 @@ def count_ways(
 ) -> Ways:
     guidance = defaults.guidance if asked.guidance is None else asked.guidance
     wanted = asked_of(size, asked.steps or defaults.steps, guidance, text_tokens)
-    rates = measure_rates(networks, device)
+    there = device.type == "cpu" or torch.cuda.is_available()
+    rates = measure_rates(networks, device) if there else PAPER_RATES
     return Ways(plans_for(networks, wanted, on_cpu=device.type == "cpu", rates=rates), rates)
 
 
 def tell_plans(asked: Asked, source: Source, budget: int | None) -> None:
     """All ways to make one of the videos, the one that would be taken marked; of a published name without its files.
 
-    UserError, after them, where none fits into the budget (bytes; None: what is free).
+    For a GPU that is not there the speed and the memory of an H100 are taken. UserError, after the list, where nothing
+    fits into the budget (bytes; None: what is free).
     """
     if source.model in WAN_CONFIGS:
         networks = networks_named(source.model, source.dtype or torch.bfloat16)
@@ -116,6 +126,8 @@ def tell_plans(asked: Asked, source: Source, budget: int | None) -> None:
     else:
         pipeline = source.load("t2v" if asked.image is None else "i2v")
         ways = ways_of(pipeline, asked_size(pipeline, asked), asked, source.device)
+    if budget is None and source.device.type == "cuda" and not torch.cuda.is_available():
+        budget = PAPER_MEMORY
     limit = available_memory(source.device) if budget is None else budget
     chosen = next((plan for plan in ways.plans if plan.peak <= limit), None)
     for line in (*told_all(ways.plans, chosen), *told(chosen or ways.plans[-1], ways.rates)):
