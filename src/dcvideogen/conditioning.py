@@ -24,7 +24,8 @@ def condition_video(image: Tensor, num_frames: int, repeat: int, last_image: Ten
     pictures = 1 if last_image is None else 2
     if not 1 <= pictures * repeat <= num_frames:
         what = "the image" if last_image is None else "each of two images"
-        raise UserError(f"{what} {repeat} times in {num_frames} frames; 1 to {num_frames // pictures} times are allowed")
+        most = num_frames // pictures
+        raise UserError(f"{what} {repeat} times in {num_frames} frames; 1 to {most} times are allowed")
     video = image.new_zeros(*image.shape[:2], num_frames, *image.shape[2:])
     video[:, :, :repeat] = image[:, :, None]
     if last_image is not None:

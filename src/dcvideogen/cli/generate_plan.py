@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import diffusers
 import torch
 
 from dcvideogen.adaptation.folder import SamplingDefaults, Trained
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.cli.console import out
 from dcvideogen.pipelines.hub import hub_folder, is_hub_id
-from dcvideogen.pipelines.loading import Task, load_pipeline
+from dcvideogen.pipelines.loading import Task, hide_progress_bars, load_pipeline
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
 from dcvideogen.pipelines.memory_models import Networks
@@ -68,7 +67,7 @@ class Source:
 
     def load(self, task: Task) -> DCVideoGenPipeline:
         """On the CPU."""
-        diffusers.utils.logging.disable_progress_bar()  # a bar for the parts, before ours
+        hide_progress_bars()
         model = hub_folder(self.model, download=self.download) if is_hub_id(self.model) else self.model
         pipeline = load_pipeline(
             model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype

@@ -14,7 +14,7 @@ from dcvideogen.cli.progress import PhaseProgress
 from dcvideogen.cli.streaming import model_name
 from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.decoding import decode_pieces, decode_plans
+from dcvideogen.pipelines.decoding import decode_pieces, decode_plans, plans_from
 from dcvideogen.pipelines.jobs import Job
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import Plan, choose_plan, told
@@ -186,8 +186,7 @@ def write_video(
 ) -> None:
     latents, info = read_latents(job.latents)
     autoencoder = pipeline.autoencoder
-    smaller = decode_plans(autoencoder, size.height, size.width)
-    plans = smaller[smaller.index(plan.decode) :] if plan.decode in smaller else (plan.decode,)
+    plans = plans_from(decode_plans(autoencoder, size.height, size.width), plan.decode)
     pieces = decode_pieces(autoencoder, latents[None], size.height, size.width, size.num_frames, plans, log.warning)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from torch import nn
 
@@ -89,6 +90,11 @@ def pipeline_of(parts: dict[str, Any], info: AdaptationInfo, boundary_ratio: flo
     )
     pipeline_class = DCVideoGenImageToVideoPipeline if image else DCVideoGenPipeline
     return pipeline_class(**parts, boundary_ratio=boundary_ratio, adaptation=info.model_dump(mode="json"))
+
+
+def hide_progress_bars() -> None:
+    """Diffusers' own for the parts that are loaded: for programs that show theirs."""
+    diffusers.utils.logging.disable_progress_bar()
 
 
 def find_model(model: str | Path) -> Path:
