@@ -13,7 +13,7 @@ def models() -> None:
 
     from dcvideogen.autoencoder.presets import PRESETS, make_autoencoder
     from dcvideogen.cli.describe import model_on_meta, parameters
-    from dcvideogen.weights import bundled_models, bundled_pipelines
+    from dcvideogen.weights import bundled_adapters, bundled_models, bundled_pipelines
 
     def table(title: str, named: dict) -> Table:
         result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -31,13 +31,16 @@ def models() -> None:
         out.print(table("Bundled models: --model NAME", bundled))
     else:
         out.print("No model is bundled.")
-    if pipelines := bundled_pipelines():
-        bases = Table(title="Bundled text-to-video models: base of a recipe", title_justify="left", box=box.SIMPLE_HEAD)
-        bases.add_column("name", no_wrap=True)
-        bases.add_column("pipeline", no_wrap=True)
-        for name, folder in pipelines.items():
-            bases.add_row(name, json.loads((folder / "model_index.json").read_text())["_class_name"])
-        out.print(bases)
+    made = {name: "adapter: `generate --model`" for name in bundled_adapters()}
+    for name, folder in bundled_pipelines().items():
+        made[name] = f"{json.loads((folder / 'model_index.json').read_text())['_class_name']}: base of a recipe"
+    if made:
+        others = Table(title="Bundled text-to-video models", title_justify="left", box=box.SIMPLE_HEAD)
+        others.add_column("name", no_wrap=True)
+        others.add_column("what it is", no_wrap=True)
+        for name, what in sorted(made.items()):
+            others.add_row(name, what)
+        out.print(others)
     with torch.device("meta"):
         presets = {name: make_autoencoder(name) for name in PRESETS}
     out.print(table("Presets: sizes without weights, for recipes and make_autoencoder", presets))
