@@ -31,7 +31,7 @@ def models() -> None:
         out.print(table("Bundled models: --model NAME", bundled))
     else:
         out.print("No model is bundled.")
-    made = {name: "adapter: `generate --model`" for name in bundled_adapters()}
+    made = dict.fromkeys(bundled_adapters(), "adapter: `generate --model`")
     for name, folder in bundled_pipelines().items():
         made[name] = f"{json.loads((folder / 'model_index.json').read_text())['_class_name']}: base of a recipe"
     if made:
