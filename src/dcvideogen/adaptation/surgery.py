@@ -50,6 +50,33 @@ def move_transformer(
     return new.train(base.training)
 
 
+@torch.no_grad()
+def add_condition(base: nn.Module, backbone: Backbone) -> nn.Module:
+    """The text-to-video transformer `base` with input channels for an image besides, in the same latents.
+
+    It does what it did until it is trained: the embedder's weights for the new channels are 0. UserError: a family that
+    has no image to video, a transformer that has these channels already.
+    """
+    if backbone.condition_channels(base.config):
+        raise UserError("a transformer for image to video came; one for text to video is needed")
+    config = backbone.with_latents(
+        base.config,
+        latent_channels=backbone.latent_channels(base.config),
+        patch_size=backbone.patch_size(base.config),
+        condition=True,
+    )
+    with torch.device("meta"):
+        new = type(base)(**config)
+    weights = {name: tensor.detach().clone() for name, tensor in base.state_dict().items()}
+    name = f"{backbone.embedder}.weight"
+    old, wide = weights[name], new.state_dict()[name]
+    weights[name] = torch.zeros(wide.shape, dtype=old.dtype, device=old.device)
+    weights[name][:, : old.shape[1]] = old
+    new.load_state_dict(weights, strict=True, assign=True)
+    set_positions(new, backbone, "integer")
+    return new.train(base.training)
+
+
 def is_end(name: str, backbone: Backbone) -> bool:
     """Whether a parameter belongs to the embedder or the head."""
     return name.startswith((f"{backbone.embedder}.", f"{backbone.head}."))
