@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from diffusers import WanPipeline
@@ -51,19 +53,25 @@ def test_the_whole_base_is_trained_resumed_and_runs_in_plain_diffusers(tmp_path)
     assert frames.isfinite().all()
 
 
-def test_a_bundled_base_is_trained_further_in_its_own_latents(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "pipeline", "channels"),
+    [("shapes-base-further", "WanPipeline", 16), ("shapes-i2v-base", "WanImageToVideoPipeline", 36)],
+)
+def test_a_bundled_base_is_trained_further_in_its_own_latents(tmp_path, name, pipeline, channels):
     clips = tmp_path / "shapes"
     write_clips(clips, 6, ShapesSettings("train", 0, 64, 32))
     changes = [f"transformer.stages.0.train.{key}={value}" for key, value in SHORT.items()]
     changes += ["transformer.stages.0.size=32", "transformer.stages.0.batch_size=2", "cache.held_out=2"]
     changes.append(f"clips={clips / 'manifest.jsonl'}")
-    recipe = read_recipe(ShapesBaseRecipe, find_recipe("shapes-base-further"), changes)
+    recipe = read_recipe(ShapesBaseRecipe, find_recipe(name), changes)
     out, start = tmp_path / "out", bundled_pipelines()["shapes-base"]
     assert train_shapes_base(recipe, out)
-    for name in ("text_encoder", "vae", "transformer"):
-        before, after = (load_file(next((folder / name).glob("*.safetensors"))) for folder in (start, out / "pipeline"))
+    for part in ("text_encoder", "vae", "transformer"):
+        before, after = (load_file(next((folder / part).glob("*.safetensors"))) for folder in (start, out / "pipeline"))
         changed = [key for key, tensor in before.items() if not torch.equal(tensor, after[key])]
-        assert bool(changed) == (name == "transformer"), (name, changed)
+        assert bool(changed) == (part == "transformer"), (part, changed)
+    assert json.loads((out / "pipeline" / "model_index.json").read_text())["_class_name"] == pipeline
+    assert json.loads((out / "pipeline" / "transformer" / "config.json").read_text())["in_channels"] == channels
 
 
 def test_parts_are_made_or_started_from_not_both(tmp_path):

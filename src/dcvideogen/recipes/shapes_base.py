@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import UMT5EncoderModel
@@ -23,6 +29,8 @@ from dcvideogen.adaptation.cache_settings import BucketSettings, CacheSettings
 from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.folder import load_base, save_transformer
+from dcvideogen.adaptation.lora import LoraSettings, add_lora, merged_copy
+from dcvideogen.adaptation.surgery import add_condition
 from dcvideogen.data.settings import Frozen
 from dcvideogen.data.shapes import plan_clips, render
 from dcvideogen.errors import UserError
@@ -69,12 +77,14 @@ class TransformerSettings(Frozen):
     """num_layers, num_attention_heads, attention_head_dim, ffn_dim: as in diffusers' WanTransformer3DModel.
 
     stages: small clips first, as large models are trained: a quarter of the tokens teach most of what there is to know.
+    lora: train that, the embedder and the head alone, so that what was learned is a small file; None: all weights.
     """
 
     num_layers: int = Field(default=7, gt=0)
     num_attention_heads: int = Field(default=6, gt=0)
     attention_head_dim: int = Field(default=32, gt=0)
     ffn_dim: int = Field(default=640, gt=0)
+    lora: LoraSettings | None = None
     stages: tuple[TransformerStage, ...] = Field(min_length=1)
 
 
@@ -82,7 +92,8 @@ class ShapesBaseRecipe(Frozen):
     """A complete run of `dcvideogen shapes train-base`. clips: to train on, see `dcvideogen shapes render`.
 
     start: a pipeline's folder, or the name of a bundled one, whose transformer is trained further, in its own latents;
-        `text` and `vae`, which make the other parts, are left out then. None: all parts from random weights.
+        `text` and `vae`, which make the other parts, are left out then. None: all parts from random weights. With
+        cache.image_to_video it learns to begin with an image.
     text_batch_size: captions per step. cache: its `base`, `source` and `buckets` are filled in by the run.
     """
 
@@ -176,6 +187,8 @@ def first_transformer(recipe: ShapesBaseRecipe) -> WanTransformer3DModel:
     transformer, _ = load_base(resolve_pipeline(recipe.start))
     if not isinstance(transformer, WanTransformer3DModel):
         raise UserError(f"start {recipe.start} has a {type(transformer).__name__}; a WanTransformer3DModel is allowed")
+    if recipe.cache.image_to_video and not WAN.condition_channels(transformer.config):
+        return add_condition(transformer, WAN)
     return transformer
 
 
@@ -212,16 +225,18 @@ def run_transformer(recipe: ShapesBaseRecipe, index: int, folder: Path, workers:
         transformer = WanTransformer3DModel.from_pretrained(transformer_folder(folder, index - 1) / "model")
     else:
         transformer = first_transformer(recipe)
+    lora = recipe.transformer.lora
+    trainable = ("*",) if lora is None else add_lora(transformer, WAN, lora, stage.train.seed)
     task = FlowTask(
         transformer,
         WAN,
         null_prompt=cache.null_prompt(),
         held_out=[cache.batch(cache.indices(held_out=True)[:HELD_OUT_CLIPS])],
         flow=stage.flow,
-        trainable=("*",),
+        trainable=trainable,
         info=None,
         seed=stage.train.seed,
-        save=lambda trained, target: save_transformer(trained, target, None),
+        save=lambda trained, target: save_transformer(merged_copy(trained, torch.float32), target, None),
     )
     data = CacheData(cache, stage.batch_size, stage.train.seed)
     return fit(task, data, stage.train, transformer_folder(folder, index))
@@ -232,7 +247,8 @@ def assemble(text_encoder: Path, vae: Path, transformer: WanTransformer3DModel, 
 
     shift: of the noise levels that are sampled. Autoencoder and transformer are stored in 16 bits, to be small.
     """
-    pipeline = WanPipeline(
+    image_to_video = WAN.condition_channels(transformer.config) > 0
+    pipeline = (WanImageToVideoPipeline if image_to_video else WanPipeline)(
         tokenizer=make_tokenizer(),
         text_encoder=UMT5EncoderModel.from_pretrained(text_encoder),
         vae=AutoencoderKLWan.from_pretrained(vae).half(),
