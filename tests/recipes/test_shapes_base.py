@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from dcvideogen.data.shapes_files import ShapesSettings, write_clips
 from dcvideogen.errors import UserError
 from dcvideogen.recipes.recipe import find_recipe, read_recipe
-from dcvideogen.recipes.shapes_base import ShapesBaseRecipe, train_shapes_base
+from dcvideogen.recipes.shapes_base import train_shapes_base
+from dcvideogen.recipes.shapes_base_recipe import ShapesBaseRecipe
 from dcvideogen.recipes.shapes_base_text import CaptionReader, Captions, make_text_encoder
 from dcvideogen.recipes.shapes_base_vae import BlockComponents, RenderedCrops, VaeTask, make_vae
 from dcvideogen.shapes_world import caption, combinations

@@ -42,7 +42,8 @@ def train_base(
     import json
 
     from dcvideogen.recipes.recipe import find_recipe, read_recipe
-    from dcvideogen.recipes.shapes_base import ShapesBaseRecipe, train_shapes_base
+    from dcvideogen.recipes.shapes_base import train_shapes_base
+    from dcvideogen.recipes.shapes_base_recipe import ShapesBaseRecipe
 
     check_at_least_one("--workers", workers)
     changes = [*(overrides or ()), *([f"clips={json.dumps(str(clips))}"] if clips is not None else [])]

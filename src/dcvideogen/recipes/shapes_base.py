@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Self
 
 import torch
 from diffusers import (
@@ -18,28 +17,25 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from dcvideogen.adaptation.backbone_wan import WAN
 from dcvideogen.adaptation.cache import build_cache, open_cache
 from dcvideogen.adaptation.cache_data import CacheData
-from dcvideogen.adaptation.cache_settings import BucketSettings, CacheSettings
+from dcvideogen.adaptation.cache_settings import BucketSettings
 from dcvideogen.adaptation.flow_matching import FlowTask
-from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.folder import load_base, save_transformer
-from dcvideogen.adaptation.lora import LoraSettings, add_lora, merged_copy
+from dcvideogen.adaptation.lora import add_lora, merged_copy
 from dcvideogen.adaptation.surgery import add_condition
-from dcvideogen.data.settings import Frozen
 from dcvideogen.data.shapes import plan_clips, render
 from dcvideogen.errors import UserError
 from dcvideogen.files import whole_folder
+from dcvideogen.recipes.shapes_base_recipe import ShapesBaseRecipe, TransformerSettings, VaeSettings
 from dcvideogen.recipes.shapes_base_text import WIDTH, Captions, TextTask, make_text_encoder, make_tokenizer
 from dcvideogen.recipes.shapes_base_vae import CHANNELS, BlockComponents, RenderedCrops, VaeTask, make_vae
 from dcvideogen.shapes_world import Combination, combinations
 from dcvideogen.training.loop import fit
-from dcvideogen.training.settings import FitSettings
 from dcvideogen.weights import resolve_pipeline
 
 log = logging.getLogger(__name__)
@@ -50,69 +46,6 @@ HELD_OUT_CLIPS = 32
 # Seeds of clips that no training sees.
 HELD_OUT_SEED = 2**31
 COMPONENT_SEED = 5
-
-
-class VaeSettings(Frozen):
-    """batch_size, num_frames (1 + 4 n), size: of the crops, in frames and pixels. clip_size: of the clips that they
-    come from, and of those that are measured on. decoder_only: see `VaeTask`."""
-
-    batch_size: int = Field(gt=0)
-    num_frames: int = Field(gt=0)
-    size: int = Field(gt=0)
-    clip_size: int = Field(default=128, gt=0)
-    decoder_only: bool
-    train: FitSettings
-
-
-class TransformerStage(Frozen):
-    """size: of the clips in pixels. batch_size: clips per step."""
-
-    size: int = Field(gt=0)
-    flow: FlowSettings
-    batch_size: int = Field(gt=0)
-    train: FitSettings
-
-
-class TransformerSettings(Frozen):
-    """num_layers, num_attention_heads, attention_head_dim, ffn_dim: as in diffusers' WanTransformer3DModel.
-
-    stages: small clips first, as large models are trained: a quarter of the tokens teach most of what there is to know.
-    lora: train that, the embedder and the head alone, so that what was learned is a small file; None: all weights.
-    """
-
-    num_layers: int = Field(default=7, gt=0)
-    num_attention_heads: int = Field(default=6, gt=0)
-    attention_head_dim: int = Field(default=32, gt=0)
-    ffn_dim: int = Field(default=640, gt=0)
-    lora: LoraSettings | None = None
-    stages: tuple[TransformerStage, ...] = Field(min_length=1)
-
-
-class ShapesBaseRecipe(Frozen):
-    """A complete run of `dcvideogen shapes train-base`. clips: to train on, see `dcvideogen shapes render`.
-
-    start: a pipeline's folder, or the name of a bundled one, whose transformer is trained further, in its own latents;
-        `text` and `vae`, which make the other parts, are left out then. None: all parts from random weights. With
-        cache.image_to_video it learns to begin with an image.
-    text_batch_size: captions per step. cache: its `base`, `source` and `buckets` are filled in by the run.
-    """
-
-    clips: Path
-    start: Path | None = None
-    text: FitSettings | None = None
-    text_batch_size: int = Field(default=64, gt=0)
-    vae: tuple[VaeSettings, ...] = ()
-    cache: CacheSettings
-    transformer: TransformerSettings
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        made = self.text is not None and bool(self.vae)
-        if self.start is None and not made:
-            raise ValueError("without start, text and vae are needed: they make the text encoder and the autoencoder")
-        if self.start is not None and (self.text is not None or self.vae):
-            raise ValueError("start came beside text or vae; what is started from has both, leave them out")
-        return self
 
 
 def train_shapes_base(recipe: ShapesBaseRecipe, folder: Path, *, workers: int = 1) -> bool:
