@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -75,6 +75,48 @@ def dcv_decoder(autoencoder: str | Path) -> Decode:
     return load_autoencoder(autoencoder).requires_grad_(False).decode
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How videos are asked for: Euler steps, the shift of their noise levels, guidance, videos at once."""
+
+    steps: int = 20
+    shift: float = 3.0
+    guidance: float = 3.0
+    batch_size: int = 8
+
+
+def sampled_videos(
+    transformer: nn.Module,
+    backbone: Backbone,
+    decode: Decode,
+    prompts: ShapesPrompts,
+    latent_shape: tuple[int, int, int, int],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    condition_of: Callable[[Combination, int], Tensor] | None = None,
+) -> Iterator[tuple[Combination, int, Tensor]]:
+    """Combination, seed and video (3, T, H, W) for each prompt and seed; the noise depends on these two alone.
+
+    latent_shape: (C, t, h, w). condition_of: for image to video, the channels (C', t, h, w) behind the latents'.
+    """
+    jobs = [(index, seed) for seed in seeds for index in range(len(prompts.combinations))]
+    for start in range(0, len(jobs), sampling.batch_size):
+        chosen = jobs[start : start + sampling.batch_size]
+        indices = [index for index, _ in chosen]
+        asked = [(prompts.combinations[index], seed) for index, seed in chosen]
+        noise = torch.stack([noise_of(one, seed, latent_shape) for one, seed in asked])
+        condition = None if condition_of is None else torch.stack([condition_of(one, seed) for one, seed in asked])
+        names = tuple(caption(one) for one, _ in asked)
+        batch = LatentBatch(noise, prompts.embeds[indices], prompts.mask[indices], names, condition)
+        latents = sample_latents(
+            transformer, backbone, batch, noise, null_prompt=prompts.null,
+            steps=sampling.steps, shift=sampling.shift, guidance=sampling.guidance,
+        )  # fmt: skip
+        with torch.inference_mode():
+            videos = decode(latents)
+        yield from ((*pair, video) for pair, video in zip(asked, videos, strict=True))
+
+
 def score_transformer(
     transformer: nn.Module,
     backbone: Backbone,
@@ -91,34 +133,20 @@ def score_transformer(
 ) -> dict[str, float]:
     """Mean scores (ShapesScore.as_json), `videos`, and the `seconds` of one video, sampling and decoding together.
 
-    One video for each prompt and seed; its noise depends on both alone, not on what else is asked for. latent_shape:
-    (C, t, h, w). steps: of Euler; shift: of their noise levels. strip: PNG of the first few videos, one a row.
+    See `sampled_videos`. strip: PNG of the first few videos, one a row.
     """
     began = perf_counter()
-    jobs = [(index, seed) for seed in seeds for index in range(len(prompts.combinations))]
     scores: list[ShapesScore] = []
     rows: list[tuple[str, np.ndarray]] = []
-    for start in range(0, len(jobs), batch_size):
-        chosen = jobs[start : start + batch_size]
-        indices = [index for index, _ in chosen]
-        asked = [prompts.combinations[index] for index in indices]
-        noise = torch.stack([noise_of(one, seed, latent_shape) for one, (_, seed) in zip(asked, chosen, strict=True)])
-        names = tuple(caption(one) for one in asked)
-        batch = LatentBatch(noise, prompts.embeds[indices], prompts.mask[indices], names)
-        latents = sample_latents(
-            transformer, backbone, batch, noise,
-            null_prompt=prompts.null, steps=steps, shift=shift, guidance=guidance,
-        )  # fmt: skip
-        with torch.inference_mode():
-            videos = decode(latents)
-        for one, video in zip(asked, videos, strict=True):
-            reading = read_shapes(video)
-            scores.append(score_reading(reading, one))
-            if strip is not None and len(rows) < STRIP_ROWS:
-                rows.append((_row_label(one, reading), _frames(video)))
+    sampling = Sampling(steps, shift, guidance, batch_size)
+    for one, _, video in sampled_videos(transformer, backbone, decode, prompts, latent_shape, seeds, sampling):
+        reading = read_shapes(video)
+        scores.append(score_reading(reading, one))
+        if strip is not None and len(rows) < STRIP_ROWS:
+            rows.append((row_label(one, reading), frames_of(video)))
     if strip is not None:
         save_strip(strip, rows)
-    return mean_scores(scores) | {"videos": len(jobs), "seconds": (perf_counter() - began) / len(jobs)}
+    return mean_scores(scores) | {"videos": len(scores), "seconds": (perf_counter() - began) / len(scores)}
 
 
 def noise_of(combination: Combination, seed: int, latent_shape: tuple[int, int, int, int]) -> Tensor:
@@ -140,14 +168,14 @@ def save_strip(path: Path, rows: Sequence[tuple[str, np.ndarray]]) -> None:
     save_png(path, sheet)
 
 
-def _row_label(asked: Combination, reading: ShapesReading) -> str:
+def row_label(asked: Combination, reading: ShapesReading) -> str:
     wrong = [
         f"{name} {getattr(reading, name)}" for name in ATTRIBUTES if getattr(reading, name) != getattr(asked, name)
     ]
     return f"{caption(asked)}: {'right' if not wrong else 'seen ' + ', '.join(wrong)}"
 
 
-def _frames(video: Tensor) -> np.ndarray:
+def frames_of(video: Tensor) -> np.ndarray:
     """A few frames of a video (3, T, H, W) from first to last, uint8 (n, h, w, 3)."""
     last, columns = video.shape[1] - 1, min(STRIP_COLUMNS, video.shape[1])
     places = [round(column * last / max(1, columns - 1)) for column in range(columns)]
