@@ -222,8 +222,8 @@ class AutoencoderDCV(ModelMixin, ConfigMixin):
             chunk = pad_end(piece, 2, length) if self._fills(piece.shape[2], length) else piece
             chunk = chunk.to(self.dtype)
             chunk = chunk * self._statistics("latents_std", chunk) + self._statistics("latents_mean", chunk)
-            video = self.decoder(chunk, state, rows_per_step)
-            yield video[:, :, :num_frames, :height, :width]
+            # Without a name: the frames that were given out are not held while the next ones are made.
+            yield self.decoder(chunk, state, rows_per_step)[:, :, :num_frames, :height, :width]
 
     def _chunk_length(self, length: int, total: int | None) -> int:
         """A non-causal clip is one chunk; for the two other modes `length` is what is run at a time."""

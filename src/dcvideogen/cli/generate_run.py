@@ -192,6 +192,8 @@ def write_video(
     writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})
     with BackgroundWriter(writer) as background:
         for video in pieces:
-            for frame in video_to_frames(video):
+            frames = video_to_frames(video)
+            del video  # it would be held while the next chunk is decoded
+            for frame in frames:
                 background.write(frame)
                 progress.advance("decoding and writing")

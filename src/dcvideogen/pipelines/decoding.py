@@ -90,6 +90,7 @@ def decode_pieces(
                 return
             given += piece.shape[2]
             yield piece
+            piece = None  # not held while the next one is made
         piece = frames = None
         _free()
         if index + 1 < len(plans):
