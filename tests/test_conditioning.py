@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dcvideogen.conditioning import condition, condition_mask, condition_video, join
+from dcvideogen.conditioning import condition, condition_mask, condition_video, given_video, join
 from dcvideogen.errors import UserError
 
 
@@ -46,9 +46,13 @@ def test_an_image_that_is_shown_too_often_or_never_is_refused(repeat):
 
 
 def test_a_last_image_is_shown_at_the_end_as_often_as_the_first_one():
-    first, last = torch.ones(1, 3, 4, 4), torch.full((1, 3, 4, 4), -1.0)
-    video = condition_video(first, 12, 4, last)
+    first, last = torch.ones(1, 3, 4, 4, 4), torch.full((1, 3, 4, 4), -1.0)
+    video = given_video(first, 12, last)
     assert video[0, 0, :, 0, 0].tolist() == [1] * 4 + [0] * 4 + [-1] * 4
     assert condition_mask(torch.zeros(1, 16, 3, 2, 2), last=True)[0, :, :, 0, 0].tolist() == [[1, 0, 1]] * 4
-    with pytest.raises(UserError, match="each of two images 4 times in 7 frames; 1 to 3 times"):
-        condition_video(first, 7, 4, last)
+    with pytest.raises(UserError, match="8 frames are given and 7 asked for"):
+        given_video(first, 7, last)
+
+
+def test_several_latents_can_be_given():
+    assert condition_mask(torch.zeros(1, 16, 4, 2, 2), given=2)[0, 0, :, 0, 0].tolist() == [1, 1, 0, 0]

@@ -14,33 +14,41 @@ from dcvideogen.errors import UserError
 MASK_CHANNELS = 4
 
 
-def condition_video(image: Tensor, num_frames: int, repeat: int, last_image: Tensor | None = None) -> Tensor:
+def condition_video(image: Tensor, num_frames: int, repeat: int) -> Tensor:
     """Image (B, 3, H, W) in [-1, 1] -> video (B, 3, num_frames, H, W): the image `repeat` times, then zeros.
 
     repeat: the frames that the first latent covers: 1 for a causal autoencoder with a lone first frame, the temporal
-    ratio for one whose latents all cover as many frames. last_image: as often at the end, for the last latent.
-    Raises UserError when there is no room for that.
+    ratio for one whose latents all cover as many frames. Raises UserError when that is not 1 to num_frames.
     """
-    pictures = 1 if last_image is None else 2
-    if not 1 <= pictures * repeat <= num_frames:
-        what = "the image" if last_image is None else "each of two images"
-        most = num_frames // pictures
-        raise UserError(f"{what} {repeat} times in {num_frames} frames; 1 to {most} times are allowed")
-    video = image.new_zeros(*image.shape[:2], num_frames, *image.shape[2:])
-    video[:, :, :repeat] = image[:, :, None]
+    if not 1 <= repeat <= num_frames:
+        raise UserError(f"the image {repeat} times in {num_frames} frames; 1 to {num_frames} times are allowed")
+    return given_video(image[:, :, None].expand(-1, -1, repeat, -1, -1), num_frames)
+
+
+def given_video(first: Tensor, num_frames: int, last_image: Tensor | None = None) -> Tensor:
+    """Frames (B, 3, n, H, W) in [-1, 1] -> video (B, 3, num_frames, H, W): them, then zeros.
+
+    last_image: (B, 3, H, W), which fills as many frames at the end as `first` has. UserError where there is no room.
+    """
+    count = first.shape[2]
+    needed = count if last_image is None else 2 * count
+    if needed > num_frames:
+        raise UserError(f"{needed} frames are given and {num_frames} asked for; ask for more")
+    video = first.new_zeros(*first.shape[:2], num_frames, *first.shape[3:])
+    video[:, :, :count] = first
     if last_image is not None:
-        video[:, :, -repeat:] = last_image[:, :, None]
+        video[:, :, -count:] = last_image[:, :, None]
     return video
 
 
-def condition_mask(latents: Tensor, *, last: bool = False) -> Tensor:
-    """(B, 4, t, h, w) for latents (B, C, t, h, w): one on latent frame 0, which is given, and zero behind it.
+def condition_mask(latents: Tensor, *, given: int = 1, last: bool = False) -> Tensor:
+    """(B, 4, t, h, w) for latents (B, C, t, h, w): one on the first `given` latent frames, and zero behind them.
 
     last: the last latent frame is given too.
     """
     count, _, *grid = latents.shape
     mask = latents.new_zeros(count, MASK_CHANNELS, *grid)
-    mask[:, :, 0] = 1
+    mask[:, :, :given] = 1
     if last:
         mask[:, :, -1] = 1
     return mask
@@ -51,6 +59,6 @@ def join(mask: Tensor, condition_latents: Tensor) -> Tensor:
     return torch.cat([mask, condition_latents], dim=1)
 
 
-def condition(condition_latents: Tensor, *, last: bool = False) -> Tensor:
+def condition(condition_latents: Tensor, *, given: int = 1, last: bool = False) -> Tensor:
     """(B, 4 + C, t, h, w) for the latents (B, C, t, h, w) of a `condition_video`: its mask, and behind it itself."""
-    return join(condition_mask(condition_latents, last=last), condition_latents)
+    return join(condition_mask(condition_latents, given=given, last=last), condition_latents)

@@ -67,7 +67,7 @@ def test_a_last_image_fills_the_last_latent_and_its_mask(pipeline):
     assert given[0, 16:20, :, 0, 0].T.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
     alone = inputs_of(pipeline, picture(0), num_frames=12)
     assert (given[:, 20:, -1] - alone[:, 20:, -1]).abs().max() > 0.01
-    with pytest.raises(UserError, match="each of two images 4 times in 4 frames; 1 to 2 times"):
+    with pytest.raises(UserError, match="8 frames are given and 4 asked for"):
         run(pipeline, picture(0), last_image=picture(1), num_frames=4)
 
 

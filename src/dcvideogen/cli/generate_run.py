@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from dcvideogen.cli.console import err, out
+from dcvideogen.cli.generate_latents import generate_latents, window_frames, windows
 from dcvideogen.cli.generate_plan import Asked, Source, asked_size, ways_of
 from dcvideogen.cli.progress import PhaseProgress
 from dcvideogen.cli.streaming import model_name
-from dcvideogen.data.latents_file import LatentsInfo, read_latents, read_latents_info, write_latents
+from dcvideogen.data.latents_file import read_latents, read_latents_info
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.decoding import decode_pieces, decode_plans, plans_from
 from dcvideogen.pipelines.jobs import Job
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import Plan, choose_plan, told
-from dcvideogen.pipelines.noise import video_generator
 from dcvideogen.pipelines.placement import place
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
@@ -72,6 +71,7 @@ def shared_settings(pipeline: DCVideoGenPipeline, asked: Asked, size: VideoSize,
         "latent_space_id": pipeline.adaptation.latent_space_id,
         "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
         "version": __version__,
+        **({"window_frames": window} if (window := window_frames(pipeline, size)) else {}),
         # Pictures by what is in them: a file of the same name may be another one tomorrow.
         **{name: f"{path.name} {sha256(path)[:16]}" for name, path in asked.images.items()},
     }
@@ -95,7 +95,8 @@ def run_job(
 ) -> None:
     """One video. What was computed is on disk before decoding begins, and goes when the video is written."""
     settings = job.settings(shared)
-    phases = {"reading the text": 1, "denoising": shared["steps"], "decoding and writing": size.num_frames}
+    phases = {"reading the text": 1, "denoising": shared["steps"] * windows(pipeline, shared)}
+    phases["decoding and writing"] = size.num_frames
     with PhaseProgress(job.output.name, phases) as progress:
         if not has_latents(job, settings):
             generate_latents(pipeline, job, shared, asked.images, plan, progress)
@@ -122,57 +123,6 @@ def has_latents(job: Job, settings: dict[str, Any]) -> bool:
         return read_latents_info(job.latents).generation == settings
     except UserError:
         return False  # broken, or of another program: made again
-
-
-def generate_latents(
-    pipeline: DCVideoGenPipeline,
-    job: Job,
-    shared: dict[str, Any],
-    images: dict[str, Path],
-    plan: Plan,
-    progress: PhaseProgress,
-) -> None:
-    progress.begin("reading the text")
-
-    def step_done(_pipeline: Any, _index: int, _timestep: Any, tensors: dict) -> dict:
-        progress.advance("denoising")
-        return tensors
-
-    latents = pipeline(
-        **images,
-        prompt=job.prompt,
-        negative_prompt=shared["negative_prompt"],
-        height=shared["height"],
-        width=shared["width"],
-        num_frames=shared["num_frames"],
-        num_inference_steps=shared["steps"],
-        guidance_scale=shared["guidance"],
-        generator=video_generator(job.seed, job.number),
-        output_type="latent",
-        guidance_as_batch=plan.guidance_as_batch,
-        rows_per_step=plan.decode.rows_per_step,
-        offload_state=plan.decode.offload_state,
-        callback_on_step_end=step_done,
-    ).frames[0]
-    if not latents.isfinite().all():
-        raise UserError(
-            f"{job.output.name}: the model gave numbers that are not finite; try --dtype fp32, or other settings"
-        )
-    info = LatentsInfo(
-        height=shared["height"],
-        width=shared["width"],
-        num_frames=shared["num_frames"],
-        fps=Fraction(shared["fps"]),
-        latent_space_id=shared["latent_space_id"],
-        model=autoencoder_name(pipeline),
-        generation=job.settings(shared),
-    )
-    write_latents(job.latents, latents, info)
-
-
-def autoencoder_name(pipeline: DCVideoGenPipeline) -> str:
-    """What `dcvideogen decode` is to be told: a bundled name, or the folder's last part."""
-    return model_name(pipeline.autoencoder.config.get("_name_or_path") or "the autoencoder")
 
 
 def write_video(

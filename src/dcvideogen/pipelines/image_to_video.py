@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dcvideogen.adaptation.cache_encode import clip_tokens
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.conditioning import MASK_CHANNELS, condition, condition_video
+from dcvideogen.conditioning import MASK_CHANNELS, condition, given_video
 from dcvideogen.errors import UserError
 from dcvideogen.geometry import pad_video
 from dcvideogen.pipelines.images import load_image, size_for
@@ -90,9 +90,10 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
     ) -> VideoOutput | tuple:
         """Videos that begin with the image, and end with the last one if it came; for each prompt the same images.
 
-        image, last_image: a file, a PIL image, or a tensor (1, 3, H, W) in [-1, 1]; resized to cover and cropped at the
-        centre. height, width: where neither is given, the image's shape at the area that the model was trained for.
-        The rest as in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
+        image, last_image: a file, a PIL image, or a tensor (1, 3, H, W) in [-1, 1]; files and PIL images are resized to
+        cover and cropped at the centre. An image of (1, 3, n, H, W) is the end of a video to go on from (`long_video`).
+        height, width: where neither is given, the image's shape at the area that the model was trained for. The rest as
+        in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
         """
         if image is None:
             raise UserError("an image is needed; for text alone there is DCVideoGenPipeline")
@@ -127,8 +128,8 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         patch = math.lcm(*self.transformer.config.patch_size[1:])
         multiple = self.autoencoder.geometry.spatial_ratio * patch
         if isinstance(image, Tensor):
-            check_tensor(image)
-            image = Image.new("L", (image.shape[3], image.shape[2]))
+            check_tensor(image, self.autoencoder.geometry.temporal_ratio)
+            image = Image.new("L", (image.shape[-1], image.shape[-2]))
         return size_for(image, max(areas), multiple)
 
     def with_images(
@@ -144,39 +145,50 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
     ) -> Any:
         """The conditions, and with them what the transformer is told of the images: mask, latents, CLIP's tokens."""
         geometry = self.autoencoder.geometry
+        ratio = geometry.temporal_ratio
         height, width = geometry.video_size(*noise.shape[3:])
         # Where the video is cropped, so is the image: what lies outside repeats its edge, as in training.
-        pictures = [None if one is None else self.picture(one, size) for one in (image, last_image)]
-        padded = [None if one is None else pad_video(one[:, :, None], height, width)[:, :, 0] for one in pictures]
-        frames = geometry.num_video_frames(noise.shape[2])
-        video = condition_video(padded[0], frames, geometry.temporal_ratio, padded[1])
+        first, last = (
+            None if one is None else pad_video(self.frames(one, size), height, width) for one in (image, last_image)
+        )
+        if first.shape[2] == 1:
+            first = first.expand(-1, -1, ratio, -1, -1)
+        video = given_video(first, geometry.num_video_frames(noise.shape[2]), None if last is None else last[:, :, 0])
         latents = self.autoencoder.encode(
             video.to(noise.device, self.autoencoder.dtype), rows_per_step=rows_per_step, offload_state=offload_state
         )
-        channels = condition(latents.float(), last=last_image is not None).expand(len(noise), -1, -1, -1, -1)
+        channels = condition(latents.float(), given=first.shape[2] // ratio, last=last is not None)
         tokens = None
         if self.image_encoder is not None:
-            tokens = clip_tokens(
-                self.image_encoder, self.image_processor, torch.cat([p for p in pictures if p is not None])
-            )
+            shown = torch.cat([one[:, :, -1, : size.height, : size.width] for one in (first, last) if one is not None])
+            tokens = clip_tokens(self.image_encoder, self.image_processor, shown)
             tokens = tokens.flatten(0, 1)[None].to(noise.device).expand(len(noise), -1, -1)
-        return replace(given, channels=channels.to(noise.device), image_embeds=tokens)
+        channels = channels.to(noise.device).expand(len(noise), -1, -1, -1, -1)
+        return replace(given, channels=channels, image_embeds=tokens)
 
-    def picture(self, image: ImageInput, size: VideoSize) -> Tensor:
-        """(1, 3, H, W) in [-1, 1], of the video's size."""
+    def frames(self, image: ImageInput, size: VideoSize) -> Tensor:
+        """(1, 3, n, H, W) in [-1, 1], of the video's size: 1 frame, or those of a video to go on from."""
         if not isinstance(image, Tensor):
-            return load_image(image, size.height, size.width)
-        check_tensor(image)
-        if tuple(image.shape[2:]) != (size.height, size.width):
+            return load_image(image, size.height, size.width)[:, :, None]
+        check_tensor(image, self.autoencoder.geometry.temporal_ratio)
+        if tuple(image.shape[-2:]) != (size.height, size.width):
             raise UserError(
-                f"an image tensor of {image.shape[3]}x{image.shape[2]} pixels came for a video of "
+                f"an image tensor of {image.shape[-1]}x{image.shape[-2]} pixels came for a video of "
                 f"{size.width}x{size.height}; give it in that size, or as a PIL image"
             )
-        return image.float().cpu()
+        return image.float().cpu() if image.ndim == 5 else image.float().cpu()[:, :, None]
 
 
-def check_tensor(image: Tensor) -> None:
-    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point():
+def check_tensor(image: Tensor, temporal_ratio: int) -> None:
+    """Raises UserError unless it is one image, or frames that fill whole latents."""
+    frames = image.shape[2] if image.ndim == 5 else temporal_ratio
+    if (
+        image.ndim not in (4, 5)
+        or image.shape[:2] != (1, 3)
+        or frames % temporal_ratio
+        or not image.is_floating_point()
+    ):
         raise UserError(
-            f"an image tensor of shape {tuple(image.shape)} came; (1, 3, H, W), float in [-1, 1] is allowed"
+            f"an image tensor of shape {tuple(image.shape)} came; (1, 3, H, W), float in [-1, 1] is allowed, or "
+            f"(1, 3, n, H, W) of a video to go on from, n a multiple of {temporal_ratio}"
         )
