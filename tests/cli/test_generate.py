@@ -101,6 +101,23 @@ def test_a_decoder_that_fails_leaves_the_latents_and_says_how_to_go_on(generate,
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_ctrl_c_while_decoding_leaves_the_latents_and_while_denoising_nothing(generate, tmp_path, monkeypatch):
+    from dcvideogen.cli import generate_latents, generate_run
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate_run, "decode_pieces", stop)
+        result = generate(PROMPT, "-o", tmp_path / "a.mp4", code=130)
+    assert "the same command goes on from there" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.latents.safetensors"]
+    with monkeypatch.context() as patch:
+        patch.setattr(generate_latents, "write_latents", stop)
+        generate(PROMPT, "-o", tmp_path / "b.mp4", code=130)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.latents.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
