@@ -21,9 +21,9 @@ SMALL = [
     *(f"vae.{index}.train.{key}={value}" for index in range(2) for key, value in SHORT.items()),
     *(f"vae.{index}.{key}" for index in range(2) for key in ("size=16", "clip_size=32", "num_frames=5")),
     *(f"vae.{index}.batch_size=2" for index in range(2)),
-    *(f"transformer.stages.{index}.train.{key}={value}" for index in range(3) for key, value in SHORT.items()),
-    *(f"transformer.stages.{index}.batch_size=2" for index in range(3)),
-    *(f"transformer.stages.{index}.size={size}" for index, size in enumerate((32, 32, 64))),
+    *(f"transformer.stages.{index}.train.{key}={value}" for index in range(4) for key, value in SHORT.items()),
+    *(f"transformer.stages.{index}.batch_size=2" for index in range(4)),
+    *(f"transformer.stages.{index}.size={size}" for index, size in enumerate((32, 32, 64, 64))),
     "transformer.num_layers=1", "cache.held_out=2",
 ]  # fmt: skip
 
