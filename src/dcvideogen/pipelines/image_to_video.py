@@ -17,10 +17,10 @@ from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.conditioning import MASK_CHANNELS, condition, given_video
 from dcvideogen.errors import UserError
 from dcvideogen.geometry import pad_video
+from dcvideogen.pipelines.denoise import Conditions
 from dcvideogen.pipelines.images import load_image, size_for
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import Callback, DCVideoGenPipeline, VideoOutput
-from dcvideogen.pipelines.texts import text_conditions
 
 ImageInput = str | Path | Image.Image | Tensor
 
@@ -97,30 +97,39 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         """
         if image is None:
             raise UserError("an image is needed; for text alone there is DCVideoGenPipeline")
-        defaults = self.adaptation.sampling
-        steps = defaults.steps if num_inference_steps is None else num_inference_steps
-        guidance = defaults.guidance if guidance_scale is None else guidance_scale
-        self.check_inputs(
-            prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, steps, output_type,
-            callback_on_step_end_tensor_inputs,
-        )  # fmt: skip
         if height is None and width is None:
             height, width = self.size_of(image)
-        size = self.asked_size(height, width, num_frames)
-        given = text_conditions(
-            self, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
-            guided=max(guidance, guidance_scale_2 or 0) > 1, repeat=num_videos_per_prompt, length=max_sequence_length,
-        )  # fmt: skip
-        noise = self.prepare_latents(len(given.prompt_embeds), size, generator, latents, self._execution_device)
-        given = self.with_images(
-            given, image, last_image, size, noise, rows_per_step=rows_per_step, offload_state=offload_state
+
+        def add_images(given: Conditions, size: VideoSize, noise: Tensor) -> Conditions:
+            return self.with_images(
+                given, image, last_image, size, noise, rows_per_step=rows_per_step, offload_state=offload_state
+            )
+
+        return super().__call__(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_scale_2=guidance_scale_2,
+            num_videos_per_prompt=num_videos_per_prompt,
+            generator=generator,
+            latents=latents,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            output_type=output_type,
+            return_dict=return_dict,
+            attention_kwargs=attention_kwargs,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            max_sequence_length=max_sequence_length,
+            guidance_as_batch=guidance_as_batch,
+            rows_per_step=rows_per_step,
+            offload_state=offload_state,
+            add_conditions=add_images,
         )
-        made = self._denoise(
-            noise, given, steps, (guidance, guidance_scale_2), guidance_as_batch, attention_kwargs,
-            callback_on_step_end, callback_on_step_end_tensor_inputs,
-        )  # fmt: skip
-        frames = self._finish(made, size, output_type, rows_per_step, offload_state)
-        return VideoOutput(frames=frames) if return_dict else (frames,)
 
     def size_of(self, image: ImageInput) -> tuple[int, int]:
         """(height, width) of the image's shape, at the largest area that the model was trained for."""
@@ -134,7 +143,7 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
 
     def with_images(
         self,
-        given: Any,
+        given: Conditions,
         image: ImageInput,
         last_image: ImageInput | None,
         size: VideoSize,
@@ -142,7 +151,7 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         *,
         rows_per_step: int | None,
         offload_state: bool,
-    ) -> Any:
+    ) -> Conditions:
         """The conditions, and with them what the transformer is told of the images: mask, latents, CLIP's tokens."""
         geometry = self.autoencoder.geometry
         ratio = geometry.temporal_ratio

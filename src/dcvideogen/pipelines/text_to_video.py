@@ -175,6 +175,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         guidance_as_batch: bool = True,
         rows_per_step: int | None = None,
         offload_state: bool = False,
+        add_conditions: Callable[[Conditions, VideoSize, Tensor], Conditions] | None = None,
     ) -> VideoOutput | tuple:
         """Videos of exactly height x width pixels and num_frames frames; what is not given is as the model recommends.
 
@@ -183,7 +184,8 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         generator: one, or one per video (`noise.video_generator` makes those of the command line). latents: the noise.
         prompt_embeds, negative_prompt_embeds: (B, L, D), as `encode_prompt` gives them.
         callback_on_step_end: as in diffusers. guidance_as_batch: see `denoise.predict`. rows_per_step, offload_state:
-        how the autoencoder decodes, see `AutoencoderDCV.decode`.
+        how the autoencoder decodes, see `AutoencoderDCV.decode`. add_conditions: (what the transformer is told of the
+        text, size, noise) -> the same with what else it is told, such as an image.
         """
         defaults = self.adaptation.sampling
         steps = defaults.steps if num_inference_steps is None else num_inference_steps
@@ -198,6 +200,8 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             guided=max(guidance, guidance_scale_2 or 0) > 1, repeat=num_videos_per_prompt, length=max_sequence_length,
         )  # fmt: skip
         noise = self.prepare_latents(len(given.prompt_embeds), size, generator, latents, self._execution_device)
+        if add_conditions is not None:
+            given = add_conditions(given, size, noise)
         made = self._denoise(
             noise, given, steps, (guidance, guidance_scale_2), guidance_as_batch, attention_kwargs,
             callback_on_step_end, callback_on_step_end_tensor_inputs,
