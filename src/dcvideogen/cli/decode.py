@@ -41,6 +41,7 @@ def decode(
     from dcvideogen.cli.streaming import RunOptions, decode_pieces, latent_space_id, model_name
     from dcvideogen.data.latents_file import read_latents
     from dcvideogen.video import BackgroundWriter, VideoWriter, video_to_frames
+    from dcvideogen.video.metadata import SETTINGS_KEY
 
     latents, info = read_latents(input_path)
     if model is None:
@@ -66,8 +67,7 @@ def decode(
         )
     pieces = (piece[None].to(chosen) for piece in latents.split(geometry.chunk_latent_frames, dim=1))
     left = info.num_frames
-    # As `generate` writes it, which knows the video again by it.
-    metadata = None if info.generation is None else {"comment": json.dumps(info.generation)}
+    metadata = None if info.generation is None else {SETTINGS_KEY: json.dumps(info.generation)}
     with (
         torch.inference_mode(),
         StageProgress(input_path.name, ("decoding", "writing"), info.num_frames) as progress,

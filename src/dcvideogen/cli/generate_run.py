@@ -23,12 +23,10 @@ from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.version import __version__
 from dcvideogen.video import BackgroundWriter, VideoWriter, video_to_frames
-from dcvideogen.video.metadata import read_metadata
+from dcvideogen.video.metadata import SETTINGS_KEY, read_metadata
 from dcvideogen.weights import sha256
 
 log = logging.getLogger(__name__)
-
-METADATA_KEY = "comment"
 
 
 def run_jobs(jobs: list[Job], asked: Asked, source: Source, budget: int | None) -> None:
@@ -82,7 +80,7 @@ def is_there(job: Job, shared: dict[str, Any], *, alone: bool) -> bool:
     if alone or not job.output.exists():
         return False
     try:
-        found = json.loads(read_metadata(job.output).get(METADATA_KEY, ""))
+        found = json.loads(read_metadata(job.output).get(SETTINGS_KEY, ""))
     except (UserError, ValueError):
         found = None
     if found != job.settings(shared):
@@ -139,7 +137,7 @@ def write_video(
     plans = plans_from(decode_plans(autoencoder, size.height, size.width), plan.decode)
     pieces = decode_pieces(autoencoder, latents[None], size.height, size.width, size.num_frames, plans, log.warning)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={METADATA_KEY: json.dumps(settings)})
+    writer = VideoWriter(job.output, fps=info.fps, crf=crf, metadata={SETTINGS_KEY: json.dumps(settings)})
     with BackgroundWriter(writer) as background:
         for video in pieces:
             frames = video_to_frames(video)

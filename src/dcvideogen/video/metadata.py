@@ -5,6 +5,9 @@ from pathlib import Path
 from dcvideogen.video.images import image_texts, is_image, list_images
 from dcvideogen.video.source import open_source
 
+# Where a generated video keeps what it was made with, as JSON: `generate` knows it again by that.
+SETTINGS_KEY = "comment"
+
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Key -> text, keys in lower case: Matroska writes them in capitals.
