@@ -32,11 +32,15 @@ RECORD, LORA, ENDS = "adapter.json", "lora.safetensors", "ends.safetensors"
 
 
 class AdapterRecord(Frozen):
-    """adapter.json. patch_size: of the adapted transformer. lora: None when only the ends were trained."""
+    """adapter.json. patch_size: of the adapted transformer. lora: None when only the ends were trained.
+
+    adds_condition: the base is for text to video, and with the adapter it is for image to video.
+    """
 
     adaptation: AdaptationInfo
     patch_size: tuple[int, int, int]
     lora: LoraSettings | None
+    adds_condition: bool = False
 
 
 def ends_of(transformer: nn.Module, backbone: Backbone) -> dict[str, Tensor]:
@@ -98,7 +102,12 @@ def load_adapter(
     lora = read_lora(folder / LORA) if record.lora is not None else {}
     ends = _read_ends(folder / ENDS)
     adapted = move_transformer(
-        base, backbone, latent_channels=info.latent_channels, patch_size=record.patch_size, seed=0
+        base,
+        backbone,
+        latent_channels=info.latent_channels,
+        patch_size=record.patch_size,
+        seed=0,
+        adds_condition=record.adds_condition,
     )
     _set_ends(adapted, backbone, ends, folder / ENDS)
     set_positions(adapted, backbone, info.positions, info.position_ratio)

@@ -16,6 +16,7 @@ from dcvideogen.adaptation.folder import EXPERTS, AdaptationInfo, expert_names, 
 from dcvideogen.adaptation.lora_files import read_lora
 from dcvideogen.adaptation.lora_weights import describe, merge_into
 from dcvideogen.errors import UserError
+from dcvideogen.weights import resolve_pipeline
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # names of safetensors
 
@@ -23,15 +24,16 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  #
 def merge_folders(base: Path, adapter: Path, output: Path, dtype: torch.dtype | None = None) -> dict[Path, dict]:
     """Writes the merged transformer to `output`; returns facts of each folder written.
 
-    base: a pipeline's folder, or its transformer's. adapter: an adapter's folder, an export with one in it, or a LoRA
-    file (diffusers' form or ComfyUI's) for the latents that the base has already. Rank and alpha are the file's.
+    base: a pipeline's folder or bundled name, or its transformer's folder. adapter: an adapter's folder, an export with
+    one in it, or a LoRA file (diffusers' form or ComfyUI's) for the latents that the base has already. Rank and alpha
+    are the file's.
     dtype: of the result; None: as the base is stored. The adapter of a base with two experts holds two; they go to
     output/transformer and output/transformer_2, one after the other.
     In memory: twice the base for an adapter (while its layers are copied), once for a LoRA file, which is merged in
     place; and the adapter, and one layer's difference.
     UserError: no base, no adapter, another base, keys or shapes that do not fit, broken files.
     """
-    adapter = _adapter_folder(adapter)
+    base, adapter = resolve_pipeline(base), _adapter_folder(adapter)
     pairs = [name for name in EXPERTS if (adapter / name / RECORD).is_file()]
     if not pairs:
         return {output: _merge_one(only_transformer(base), adapter, output, dtype)}
@@ -42,7 +44,9 @@ def merge_folders(base: Path, adapter: Path, output: Path, dtype: torch.dtype | 
 
 
 def only_transformer(path: Path) -> Path:
-    """A transformer's folder as it is, and that of a pipeline with one; UserError with two, or without."""
+    """A transformer's folder as it is, and that of a pipeline (or of a bundled name) with one; UserError with two, or
+    without."""
+    path = resolve_pipeline(path)
     if (path / "config.json").is_file():
         return path
     names = expert_names(path)

@@ -12,17 +12,24 @@ from dcvideogen.errors import UserError
 
 
 def move_transformer(
-    base: nn.Module, backbone: Backbone, *, latent_channels: int, patch_size: Patch, seed: int
+    base: nn.Module,
+    backbone: Backbone,
+    *,
+    latent_channels: int,
+    patch_size: Patch,
+    seed: int,
+    adds_condition: bool = False,
 ) -> nn.Module:
     """A transformer for latents of `latent_channels` in patches of `patch_size`.
 
     Everything but embedder and head is a copy of the base's, bit for bit and in its dtypes; those two are drawn as
     their class draws them, from `seed`. Positions are integers. An image-to-video base stays one, with the layout of
-    its condition (Wan: mask, then latents). On the meta device nothing is copied or drawn.
+    its condition (Wan: mask, then latents); adds_condition: a text-to-video base becomes one. On the meta device
+    nothing is copied or drawn.
     Layers are exchanged by building the class anew: put into the finished model they would neither save nor load.
-    UserError: latents that the family cannot have.
+    UserError: latents or a condition that the family cannot have.
     """
-    condition = backbone.condition_channels(base.config) > 0
+    condition = adds_condition or backbone.condition_channels(base.config) > 0
     config = backbone.with_latents(
         base.config, latent_channels=latent_channels, patch_size=tuple(patch_size), condition=condition
     )

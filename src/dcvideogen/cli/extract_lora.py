@@ -10,7 +10,9 @@ from dcvideogen.cli.console import print_facts
 
 
 def extract_lora(
-    base: Annotated[Path, typer.Argument(help="The base model: a pipeline's folder, or its transformer's.")],
+    base: Annotated[
+        Path, typer.Argument(help="The base model: a pipeline's folder or bundled name, or a transformer's folder.")
+    ],
     tuned: Annotated[Path, typer.Argument(help="What was made of it: a transformer's folder, or one that holds it.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; new or empty.")],
     rank: Annotated[int, typer.Option(help="Of the LoRA in each layer, at most.")],

@@ -10,7 +10,9 @@ from dcvideogen.cli.console import print_facts
 
 
 def merge(
-    base: Annotated[Path, typer.Argument(help="The base model: a pipeline's folder, or its transformer's.")],
+    base: Annotated[
+        Path, typer.Argument(help="The base model: a pipeline's folder or bundled name, or a transformer's folder.")
+    ],
     adapter: Annotated[
         Path, typer.Argument(help="An adapter's folder, an export with one, or a LoRA file (diffusers, ComfyUI).")
     ],
