@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from dcvideogen.cli import generate_options as given
 from dcvideogen.cli import options
 from dcvideogen.errors import UserError
 
 DEFAULT_MODEL = "shapes-dc"
-MAX_GUIDANCE = 100
 
 
 def generate(
@@ -22,38 +22,28 @@ def generate(
             "-o", "--output", help="*.mp4, *.mkv (lossless) or a folder of PNG files; with several videos a folder."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="A folder, or the name of a bundled model: ours, or a base model with --adapter.")
-    ] = DEFAULT_MODEL,
-    adapter: Annotated[Path | None, typer.Option(help="The adapter/ of `dcvideogen adapt`, for a base model.")] = None,
-    autoencoder: Annotated[
-        str | None, typer.Option(help="Folder or name; by default the bundled one of the adapter's latent space.")
-    ] = None,
+    model: given.Model = DEFAULT_MODEL,
+    adapter: given.Adapter = None,
+    autoencoder: given.Autoencoder = None,
     image: Annotated[Path | None, typer.Option(help="The first picture, for image-to-video models.")] = None,
     last_image: Annotated[Path | None, typer.Option(help="The last picture, beside --image.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; any number. By default as the model was trained.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; any number.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Any number.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Frames per second of the file; by default the model's.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Noise levels; more take longer. By default the model's.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely the text is followed; 1 is without.")] = None,
-    negative_prompt: Annotated[
-        str | None, typer.Option(help="What should not be seen. By default the model's.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    height: given.Height = None,
+    width: given.Width = None,
+    num_frames: given.NumFrames = None,
+    fps: given.Fps = None,
+    steps: given.Steps = None,
+    guidance: given.Guidance = None,
+    negative_prompt: given.NegativePrompt = None,
+    seed: given.Seed = 0,
     num_videos: Annotated[int, typer.Option(help="Different videos for each prompt.")] = 1,
     prompts: Annotated[
         Path | None, typer.Option(help="A file with a prompt per line, or a .jsonl; -o is a folder.")
     ] = None,
-    memory: Annotated[
-        str, typer.Option(help="At most so much, such as 8GiB; auto: what is free. Less memory takes longer.")
-    ] = "auto",
+    memory: given.Memory = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print ways to do it with memory and time; wan2.1-t2v-14b needs no files.")
     ] = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let --model be an id of the Hugging Face hub that is fetched.")
-    ] = False,
+    download: given.Download = False,
     keep_latents: Annotated[bool, typer.Option("--keep-latents", help="Leave the latents beside the video.")] = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -77,7 +67,8 @@ def generate(
         raise UserError("-o is missing; give a name that ends in .mp4, or with several videos a folder")
     options.check_run(None, dtype, device)
     options.check_crf(crf)
-    _check_numbers(height, width, num_frames, num_videos, steps, guidance)
+    options.check_at_least_one("--num-videos", num_videos)
+    given.check_numbers(height, width, num_frames, steps, guidance)
     _check_images(image, last_image)
     rate = options.parse_fps(fps)
     many = prompts is not None or num_videos > 1
@@ -108,27 +99,9 @@ def generate(
         run_jobs(jobs, asked, source, budget)
 
 
-def _check_numbers(
-    height: int | None,
-    width: int | None,
-    num_frames: int | None,
-    num_videos: int,
-    steps: int | None,
-    guidance: float | None,
-) -> None:
-    from dcvideogen.pipelines.sizes import VideoSize
-
-    for name, value in (("--steps", steps), ("--num-videos", num_videos), ("--num-frames", num_frames),
-                        ("--height", height), ("--width", width)):  # fmt: skip
-        options.check_at_least_one(name, value)
-    VideoSize(height or 1, width or 1, num_frames or 1)
-    if guidance is not None and not 0 <= guidance < MAX_GUIDANCE:
-        raise UserError(f"--guidance {guidance} came; 0 to {MAX_GUIDANCE} is allowed; 1 is without guidance")
-
-
 def _check_images(image: Path | None, last_image: Path | None) -> None:
     if last_image is not None and image is None:
         raise UserError("--last-image came without --image; give the first picture too")
-    for given in (image, last_image):
-        if given is not None and not given.is_file():
-            raise UserError(f"{given}: {'a folder' if given.is_dir() else 'no such file'}; give a picture file")
+    for path in (image, last_image):
+        if path is not None and not path.is_file():
+            raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give a picture file")

@@ -111,8 +111,9 @@ def count_ways(
     return Ways(plans_for(networks, wanted, on_cpu=device.type == "cpu", rates=rates), rates)
 
 
-def tell_plans(asked: Asked, source: Source, budget: int | None) -> None:
-    """All ways to make one of the videos, the one that would be taken marked; of a published name without its files.
+def tell_plans(asked: Asked, source: Source, budget: int | None) -> Plan:
+    """Prints all ways to make one of the videos, and the one that would be taken, which it returns; for a published
+    name without its files.
 
     For a GPU that is not there the speed and the memory of an H100 are taken. UserError, after the list, where nothing
     fits into the budget (bytes; None: what is free).
@@ -131,5 +132,4 @@ def tell_plans(asked: Asked, source: Source, budget: int | None) -> None:
     chosen = next((plan for plan in ways.plans if plan.peak <= limit), None)
     for line in (*told_all(ways.plans, chosen), *told(chosen or ways.plans[-1], ways.rates)):
         out.print(line, markup=False, soft_wrap=True)
-    if chosen is None:
-        choose_plan(ways.plans, limit)  # says what is missing
+    return chosen or choose_plan(ways.plans, limit)  # which says what is missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -33,20 +34,36 @@ def run_jobs(jobs: list[Job], asked: Asked, source: Source, budget: int | None) 
     """Makes all videos that are not there yet, one after the other. budget: bytes; None: what is free."""
     pipeline = source.load("t2v" if asked.image is None else "i2v")
     size = asked_size(pipeline, asked)
-    shared = shared_settings(pipeline, asked, size, source.model)
-    todo = [job for job in jobs if not is_there(job, shared, alone=len(jobs) == 1)]
+    make_videos(pipeline, {asked: jobs}, size, source, budget, alone=len(jobs) == 1)
+
+
+def make_videos(
+    pipeline: DCVideoGenPipeline,
+    batches: Mapping[Asked, list[Job]],
+    size: VideoSize,
+    source: Source,
+    budget: int | None,
+    *,
+    alone: bool,
+) -> None:
+    """As `run_jobs`, for a loaded pipeline. batches: jobs by what is asked of them, which may differ in the images and
+    in nothing else. alone: the only video is made again where it is there."""
+    shared = {asked: shared_settings(pipeline, asked, size, source.model) for asked in batches}
+    jobs = [(asked, job) for asked, some in batches.items() for job in some]
+    todo = [(asked, job) for asked, job in jobs if not is_there(job, shared[asked], alone=alone)]
     if len(todo) < len(jobs):
         err.print(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there", markup=False, soft_wrap=True)
     if not todo:
         return
-    ways = ways_of(pipeline, size, asked, source.device)
+    ways = ways_of(pipeline, size, todo[0][0], source.device)
     plan = choose_plan(ways.plans, available_memory(source.device) if budget is None else budget)
     for line in told(plan, ways.rates):
         err.print(f"note: {line}", markup=False, soft_wrap=True)
     place(pipeline, plan, source.device)
-    for job in todo:
-        run_job(pipeline, job, shared, size, asked, plan)
-        told_size = f"{size.num_frames} frames of {size.width}x{size.height} at {shared['fps']} frames per second"
+    for asked, job in todo:
+        run_job(pipeline, job, shared[asked], size, asked, plan)
+        fps = shared[asked]["fps"]
+        told_size = f"{size.num_frames} frames of {size.width}x{size.height} at {fps} frames per second"
         out.print(f"{job.output}: {told_size}", markup=False, soft_wrap=True)
 
 
