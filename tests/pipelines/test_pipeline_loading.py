@@ -10,29 +10,35 @@ from dcvideogen.adaptation.surgery import move_transformer
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines import loading
+from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.pipelines.loading import find_model, load_pipeline
 from dcvideogen.pipelines.noise import video_generator
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_pipelines
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
+def make_adapter(folder, adds_condition=False):
     """For the bundled base and autoencoder, with random ends."""
     base, backbone = load_base(bundled_pipelines()["shapes-base"])
     autoencoder = load_autoencoder("shapes-dcae")
     geometry, channels = autoencoder.geometry, autoencoder.config.latent_channels
-    moved = move_transformer(base, backbone, latent_channels=channels, patch_size=(1, 1, 1), seed=0)
+    moved = move_transformer(
+        base, backbone, latent_channels=channels, patch_size=(1, 1, 1), seed=0, adds_condition=adds_condition
+    )
     info = AdaptationInfo(
         latent_space_id=autoencoder.config.latent_space_id, latent_channels=channels,
         spatial_ratio=geometry.spatial_ratio, temporal_ratio=geometry.temporal_ratio, base=fingerprint(base),
         family="wan", sampling=SamplingDefaults(steps=2, guidance=2.0, shift=4.0),
         trained=Trained(max_sequence_length=64, sizes=((64, 64, 8),)),
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("export") / "adapter"
-    record = AdapterRecord(adaptation=info, patch_size=(1, 1, 1), lora=None)
+    record = AdapterRecord(adaptation=info, patch_size=(1, 1, 1), lora=None, adds_condition=adds_condition)
     write_adapter(folder, moved, record, {}, ends_of(moved, backbone), torch.float32)
     return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    return make_adapter(tmp_path_factory.mktemp("export") / "adapter")
 
 
 def run(pipeline):
@@ -54,6 +60,19 @@ def test_an_adapter_finds_its_base_and_its_autoencoder_among_the_bundled_ones(ad
         assert torch.equal(run(load_pipeline(model, **options)), frames)
     loaded = DCVideoGenPipeline.from_pretrained("shapes-base", adapter=adapter)
     assert torch.equal(run(loaded), frames)
+
+
+def test_an_adapter_that_adds_a_condition_makes_image_to_video_of_a_base_for_text(tmp_path):
+    folder = make_adapter(tmp_path / "adapter", adds_condition=True)
+    pipeline = load_pipeline(folder, task="i2v")
+    assert type(pipeline) is DCVideoGenImageToVideoPipeline
+    pipeline.set_progress_bar_config(disable=True)
+    picture = torch.zeros(1, 3, 64, 64)
+    assert pipeline(picture, "a circle", output_type="pt", num_inference_steps=1).frames.shape == (1, 8, 3, 64, 64)
+    pipeline.save_pretrained(tmp_path / "whole")
+    assert type(load_pipeline(tmp_path / "whole")) is DCVideoGenImageToVideoPipeline
+    with pytest.raises(UserError, match="is a model for image to video, and text to video was asked for; give it an"):
+        load_pipeline(folder, task="t2v")
 
 
 def test_what_was_loaded_from_parts_is_saved_as_one_folder(adapter, tmp_path):
