@@ -6,12 +6,17 @@ latents, then 4 mask channels, then the latents of a video whose first frames ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from dcvideogen.errors import UserError
 
 MASK_CHANNELS = 4
+# How the latents behind the mask are made; see `condition_latents`.
+ImageCondition = Literal["zeros", "alone", "chunk"]
 
 
 def condition_video(image: Tensor, num_frames: int, repeat: int) -> Tensor:
@@ -39,6 +44,38 @@ def given_video(first: Tensor, num_frames: int, last_image: Tensor | None = None
     if last_image is not None:
         video[:, :, -count:] = last_image[:, :, None]
     return video
+
+
+def condition_latents(
+    encode: Callable[[Tensor], Tensor],
+    first: Tensor,
+    num_frames: int,
+    *,
+    how: ImageCondition = "zeros",
+    latent_frames: int,
+    chunk_frames: int,
+    last_image: Tensor | None = None,
+) -> Tensor:
+    """Frames (B, 3, n, H, W) in [-1, 1] -> condition latents (B, C, t, h, w) for a video of `num_frames`.
+
+    encode: videos (B, 3, T, H, W) -> latents. first: as many frames as the given latents cover. last_image:
+    (B, 3, H, W). how: "zeros": the latents of `given_video`. "alone": what is given is encoded by itself, and the other
+    latents are zero, so that nothing of grey frames comes in. "chunk": as "zeros", with the last given frame repeated
+    to the end of its chunk (or to where the last image begins): inside a chunk information flows both ways.
+    latent_frames, chunk_frames: those of a latent and of a chunk of the autoencoder. UserError where there is no room.
+    """
+    video, count = given_video(first, num_frames, last_image), first.shape[2]
+    if how == "chunk":
+        chunk_end = -(-count // chunk_frames) * chunk_frames
+        video[:, :, count : min(chunk_end, num_frames - (0 if last_image is None else count))] = first[:, :, -1:]
+    if how != "alone":
+        return encode(video)
+    given = encode(first)
+    latents = given.new_zeros(*given.shape[:2], num_frames // latent_frames, *given.shape[3:])
+    latents[:, :, : given.shape[2]] = given
+    if last_image is not None:
+        latents[:, :, -1:] = encode(video[:, :, -latent_frames:])
+    return latents
 
 
 def condition_mask(latents: Tensor, *, given: int = 1, last: bool = False) -> Tensor:

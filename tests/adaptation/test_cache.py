@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,7 +7,8 @@ import torch
 from base_folder import CAPTIONS, cache_settings
 from safetensors import safe_open
 
-from dcvideogen.adaptation.cache import CacheData, build_cache, open_cache
+from dcvideogen.adaptation.cache import CacheData, CacheSettings, build_cache, open_cache
+from dcvideogen.adaptation.cache_encode import ClipEncoder
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.conditioning import condition, condition_video
 from dcvideogen.errors import UserError
@@ -94,6 +96,27 @@ def test_the_condition_is_frame_0_for_ours_and_frame_3_for_the_base(i2v_cache, v
     torch.testing.assert_close(batch.condition, condition(ours), **NEAR)
     assert torch.equal(pairs.condition, batch.condition)
     torch.testing.assert_close(pairs.base_condition, condition(theirs), **NEAR)
+
+
+@pytest.mark.parametrize("how", ["alone", "chunk"])
+def test_the_condition_may_be_made_in_other_ways_for_ours(i2v_settings, i2v_cache, videos, own, how):
+    settings = i2v_settings.model_copy(update={"image_condition": how})
+    encoder = ClipEncoder(settings, dataclasses.replace(i2v_cache.info, image_encoder=None))
+    index = i2v_cache.indices(False, aligned=True)[0]
+    encoded, frames = encoder.encode(videos[index], torch.tensor([True])), {"alone": 4, "chunk": 8}[how]
+    with torch.inference_mode():
+        theirs = own.encode(condition_video(videos[index][:, :, 0], frames, frames))
+    assert torch.equal(encoded["condition"][:, :, : theirs.shape[2]], theirs)
+    assert not encoded["condition"][:, :, theirs.shape[2] :].any()
+    base = i2v_cache.pairs([index]).base_condition[:, 4:]
+    torch.testing.assert_close(encoded["base_condition"], base, **NEAR)
+
+
+def test_a_condition_that_is_made_as_always_leaves_a_cache_its_key(i2v_settings):
+    assert "image_condition" not in i2v_settings.content()
+    assert i2v_settings.model_copy(update={"image_condition": "alone"}).content()["image_condition"] == "alone"
+    with pytest.raises(ValueError, match="image_condition chunk came without image_to_video"):
+        CacheSettings(**{**dict(i2v_settings), "image_condition": "chunk", "image_to_video": False})
 
 
 def test_image_embeddings_are_those_of_the_wan_pipeline(i2v_cache, cache_parts, videos):

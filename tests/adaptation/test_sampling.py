@@ -2,9 +2,10 @@ import itertools
 from dataclasses import replace
 
 import torch
-from tiny_models import tiny_batch, tiny_transformer
+from tiny_models import tiny_batch, tiny_transformer, tiny_wan_i2v
 
 from dcvideogen.adaptation.backbones import FAMILIES
+from dcvideogen.adaptation.flow_matching import without_image
 from dcvideogen.adaptation.sampling import sample_latents
 from dcvideogen.flow import euler_sigmas
 
@@ -42,3 +43,21 @@ def test_guidance_one_asks_with_the_text_alone():
 def test_the_latents_of_the_batch_are_not_looked_at():
     batch = tiny_batch()
     assert torch.equal(sample(2.0, batch), sample(2.0, replace(batch, latents=torch.zeros_like(batch.latents))))
+
+
+def test_image_guidance_goes_from_nothing_over_the_image_to_the_text():
+    transformer, batch = tiny_wan_i2v(), tiny_batch(condition_channels=8, image_dim=20)
+    null = (torch.ones_like(batch.prompt_embeds[0]), torch.ones_like(batch.prompt_mask[0]))
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
+    options = {"null_prompt": null, "steps": 1, "shift": 1.0}
+    found = sample_latents(transformer, WAN, batch, noise, guidance=3.0, image_guidance=1.5, **options)
+    textless = replace(batch, prompt_embeds=null[0].expand_as(batch.prompt_embeds))
+    blank = without_image(textless, torch.tensor([True, True]))
+    assert not blank.condition.any()
+    with torch.no_grad():
+        both, image, neither = (WAN.velocity(transformer, noise, torch.ones(2), b) for b in (batch, textless, blank))
+    wanted = noise - (neither + 1.5 * (image - neither) + 3.0 * (both - image))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    near = sample_latents(transformer, WAN, batch, noise, guidance=3.0, image_guidance=1 + 1e-7, **options)
+    without = sample_latents(transformer, WAN, batch, noise, guidance=3.0, **options)
+    torch.testing.assert_close(near, without, atol=1e-4, rtol=1e-4)

@@ -6,8 +6,10 @@ from PIL import Image
 from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_info, tiny_transformer
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from dcvideogen.conditioning import condition, condition_video
+from dcvideogen.adaptation.folder import SamplingDefaults
+from dcvideogen.conditioning import condition, condition_latents, condition_video
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.denoise import Conditions, Expert, predict
 from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.pipelines.noise import video_generator
 
@@ -60,6 +62,65 @@ def test_the_transformer_sees_the_condition_that_adaptation_trained_with(pipelin
     given = inputs_of(pipeline, image, height=64, width=64, num_frames=8)
     assert given.shape == (1, 36, 2, 2, 2)
     assert (given[:, 16:] - condition(latents)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("how", ["alone", "chunk"])
+def test_the_condition_is_made_as_the_adaptation_says(how):
+    autoencoder = tiny_autoencoder()
+    info = tiny_info(autoencoder, image_condition=how)
+    pipeline = make(autoencoder=autoencoder, adaptation=info.model_dump(mode="json"))
+    video = torch.rand(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for image, given in ((video[:, :, 0], 1), (video, 2)):  # a picture; the end of a video to go on from
+        seen = inputs_of(pipeline, image, height=64, width=64, num_frames=16, last_image=video[:, :, 3])
+        first = image[:, :, None].expand(-1, -1, 4, -1, -1) if given == 1 else image
+        latents = condition_latents(
+            autoencoder.encode, first, 16, how=how, latent_frames=4, chunk_frames=8, last_image=video[:, :, 3]
+        )
+        wanted = condition(latents, given=given, last=True)
+        assert (seen[:, 16:] - wanted).abs().max() < 1e-5
+
+
+def guided(pipeline, guidance, image_guidance, as_batch):
+    """A velocity, and the inputs of the transformer's passes."""
+    generator, seen = torch.Generator().manual_seed(0), []
+    draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    hook = pipeline.transformer.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["hidden_states"]), with_kwargs=True
+    )
+    noisy, text, negative, channels = draw(2, 16, 2, 2, 2), draw(2, 4, 64), draw(2, 4, 64), draw(2, 20, 2, 2, 2)
+    given = Conditions(text, negative, channels, image_guidance=image_guidance)
+    with torch.no_grad():
+        velocity = predict(
+            Expert(pipeline.transformer, guidance), noisy, torch.tensor(500.0), given,
+            as_batch=as_batch, attention_kwargs=None,
+        )  # fmt: skip
+    hook.remove()
+    return velocity, seen
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(3.0, 3), (1.0, 2)])
+def test_image_guidance_leads_away_from_no_image_in_one_batch_or_pass_by_pass(pipeline, guidance, passes):
+    as_batch, whole = guided(pipeline, guidance, 1.5, True)
+    one_by_one, parts = guided(pipeline, guidance, 1.5, False)
+    assert (len(whole), len(parts)) == (1, passes)
+    assert torch.equal(torch.cat(parts), whole[0])
+    assert not parts[-1][:, 16:].any()
+    assert (as_batch - one_by_one).abs().max() < 1e-4
+    without, _ = guided(pipeline, guidance, 1.0, False)
+    near, _ = guided(pipeline, guidance, 1 + 1e-6, False)
+    assert (near - without).abs().max() < 1e-4
+    # Linear in the image guidance: what one step of it adds, another adds again.
+    twice, _ = guided(pipeline, guidance, 2.0, False)
+    torch.testing.assert_close(twice - one_by_one, one_by_one - without, atol=1e-4, rtol=1e-4)
+
+
+def test_image_guidance_is_the_models_own_unless_it_is_told(pipeline):
+    plain, strong = (run(pipeline, picture(0), image_guidance_scale=scale) for scale in (None, 2.0))
+    assert torch.equal(plain, run(pipeline, picture(0), image_guidance_scale=1.0))
+    assert not torch.equal(plain, strong)
+    info = tiny_info(pipeline.autoencoder, sampling=SamplingDefaults(steps=3, guidance=3.0, image_guidance=2.0))
+    own = make(autoencoder=pipeline.autoencoder, adaptation=info.model_dump(mode="json"))
+    assert torch.equal(run(own, picture(0)), strong)
 
 
 def test_a_last_image_fills_the_last_latent_and_its_mask(pipeline):

@@ -24,7 +24,7 @@ def model():
     return add_condition(base, backbone)
 
 
-def score(model, decode, seen):
+def score(model, decode, seen, **changes):
     asked = held_out_combinations(3)
 
     def encode(videos):
@@ -33,7 +33,7 @@ def score(model, decode, seen):
 
     return score_image_to_video(
         model, backbone_named("wan"), encode, decode, encode_captions(BASE, asked), (16, 8, 2, 2),
-        num_frames=FRAMES, size=SIZE, repeat=1, first=3, sampling=Sampling(steps=1, guidance=1.0),
+        num_frames=FRAMES, size=SIZE, repeat=1, first=3, sampling=Sampling(steps=1, guidance=1.0), **changes,
     )  # fmt: skip
 
 
@@ -61,6 +61,15 @@ def test_clips_of_others_lose_what_the_picture_showed(model):
     found = score(model, lambda latents: clips[: len(latents)], [])
     assert found["retention"] < 0.8
     assert found["first_frame_psnr"] < 25
+
+
+def test_the_condition_is_made_as_the_transformer_was_trained(model):
+    seen, clip = [], real(held_out_combinations(1)[0])
+    score(
+        model, lambda latents: clip.expand(len(latents), -1, -1, -1, -1), seen, image_condition="chunk", chunk_frames=8
+    )
+    assert torch.equal(seen[0][0, :, :8], clip[:, :1].expand(-1, 8, -1, -1))
+    assert not seen[0][0, :, 8:].any()
 
 
 def test_psnr_of_frames_is_that_of_eight_bit_pictures():

@@ -12,7 +12,7 @@ from torch import Tensor
 from dcvideogen.adaptation.base_autoencoder import BaseAutoencoder, load_base_autoencoder
 from dcvideogen.adaptation.cache_records import CacheInfo
 from dcvideogen.adaptation.cache_settings import CacheSettings
-from dcvideogen.conditioning import condition_video
+from dcvideogen.conditioning import condition_latents, condition_video
 from dcvideogen.errors import UserError
 from dcvideogen.video import video_to_frames
 
@@ -46,8 +46,15 @@ class ClipEncoder:
         else:
             latents, condition = self._encode_own(videos), None
             if self.info.image_to_video:
-                first = condition_video(videos[:, :, 0], videos.shape[2], self.info.temporal_ratio)
-                condition = self._encode_own(first)
+                ratio = self.info.temporal_ratio
+                condition = condition_latents(
+                    self._encode_own,
+                    videos[:, :, :1].expand(-1, -1, ratio, -1, -1),
+                    videos.shape[2],
+                    how=self.settings.image_condition,
+                    latent_frames=ratio,
+                    chunk_frames=self.own.geometry.chunk_frames,
+                )
         encoded = {LATENTS: latents, CONDITION: condition}
         if self.info.image_encoder is not None:
             encoded[IMAGE_EMBEDS] = self.images.encode(videos[:, :, 0])

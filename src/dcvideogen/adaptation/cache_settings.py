@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from dcvideogen.conditioning import ImageCondition
 from dcvideogen.data.settings import CheckSettings, Frozen, Pixels
 from dcvideogen.weights import resolve_pipeline
 
@@ -51,6 +52,8 @@ class CacheSettings(Frozen):
     covers the same frames; False: both begin at frame 0, as the authors' code does, with windows 3 frames apart.
     null_prompt: the text that stands for no text (the authors': Wan's negative prompt). max_sequence_length: tokens.
     image_to_video: cache the latents of the first image, and its embedding where the base has an image encoder.
+    image_condition: how our autoencoder makes the former, see `conditioning.condition_latents`; the base's own makes
+    them as it always did.
     dtype: in which our autoencoder and the text and image encoders run (the base autoencoder runs in fp32, as its
     latents are targets). stored_dtype: of what is written. clips_per_shard: of one file of the cache.
     device: cpu, cuda, cuda:1, or auto. rows_per_step: see AutoencoderDCV.encode.
@@ -76,6 +79,7 @@ class CacheSettings(Frozen):
     null_prompt: str = ""
     max_sequence_length: int = Field(default=512, gt=0)
     image_to_video: bool = False
+    image_condition: ImageCondition = "zeros"
 
     dtype: Dtype = "fp32"
     stored_dtype: StoredDtype = "fp16"
@@ -88,9 +92,20 @@ class CacheSettings(Frozen):
     def _find_bundled(cls, base: Path) -> Path:
         return resolve_pipeline(base)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.image_condition != "zeros" and not (self.image_to_video and self.autoencoder):
+            raise ValueError(
+                f"image_condition {self.image_condition} came without image_to_video or an autoencoder of ours; give "
+                "both, or leave it at zeros"
+            )
+        return self
+
     def content(self) -> dict[str, Any]:
         """The settings that change what is in a cache, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        # A setting that came later is none where it changes nothing, so that caches keep their keys.
+        later = {"image_condition"} if self.image_condition == "zeros" else set()
+        return self.model_dump(mode="json", exclude={*NOT_IN_KEY, *later})
 
 
 def digest(content: Any, length: int = 12) -> str:

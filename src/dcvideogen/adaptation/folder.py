@@ -14,6 +14,7 @@ from torch import nn
 from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.backbones import backbone_named, backbone_of
 from dcvideogen.adaptation.positions import Positions, set_positions
+from dcvideogen.conditioning import ImageCondition
 from dcvideogen.data.settings import Frozen
 from dcvideogen.errors import UserError
 from dcvideogen.files import whole_folder
@@ -27,11 +28,13 @@ class SamplingDefaults(Frozen):
 
     steps: noise levels; guidance: how far away from the null prompt; shift: of the noise levels towards noise. The
     defaults are those of Wan 2.1 (arXiv 2503.20314); its 1.3B and its 480p guide say 3 for the last two.
+    image_guidance: how far away from no image, for models that were trained without theirs now and then; 1: not at all.
     """
 
     steps: int = Field(default=50, gt=0)
     guidance: float = Field(default=5.0, ge=0)
     shift: float = Field(default=5.0, gt=0)
+    image_guidance: float = Field(default=1.0, ge=0)
 
 
 class Trained(Frozen):
@@ -51,6 +54,7 @@ class AdaptationInfo(Frozen):
 
     latent_space_id: of the autoencoder that it works with. spatial_ratio, temporal_ratio: pixels and frames per latent
     of that one. positions, position_ratio: see positions.py. base: `fingerprint` of the transformer it was made of.
+    image_condition: how an image-to-video transformer is told its image, see `conditioning.condition_latents`.
     """
 
     latent_space_id: str
@@ -59,6 +63,7 @@ class AdaptationInfo(Frozen):
     temporal_ratio: int = Field(gt=0)
     positions: Positions = "integer"
     position_ratio: tuple[float, float, float] = (1, 1, 1)
+    image_condition: ImageCondition = "zeros"
     base: str
     family: str
     sampling: SamplingDefaults = SamplingDefaults()

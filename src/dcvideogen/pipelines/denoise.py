@@ -8,19 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+Pass = tuple[Tensor, Tensor, Tensor | None]  # what the transformer is given: noisy latents and more, text, image
+
 
 @dataclass(frozen=True)
 class Conditions:
     """What a transformer is told beside the noisy latents, for B videos.
 
     prompt_embeds, negative_embeds: (B, L, D); no negative ones: no guidance. channels: (B, C', t, h, w), which go
-    behind the latents' channels. image_embeds: (B, N, D').
+    behind the latents' channels. image_embeds: (B, N, D'). image_guidance: how far away from no image; 1 and below: not
+    at all.
     """
 
     prompt_embeds: Tensor
     negative_embeds: Tensor | None = None
     channels: Tensor | None = None
     image_embeds: Tensor | None = None
+    image_guidance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,35 +40,46 @@ def predict(
 ) -> Tensor:
     """The guided velocity, fp32: without + guidance (with - without) (Ho and Salimans 2022, arXiv 2207.12598).
 
-    noisy: (B, C, t, h, w); timestep: a scalar tensor. as_batch: both in one pass of 2 B videos; two passes give the
-    same with half of the activations in memory.
+    With image guidance there is a third pass, without text and image, and the second comes from it in the same way as
+    the first from the second (Brooks et al. 2023, arXiv 2211.09800, equation 3); without guidance of the text there are
+    two, both with it. noisy: (B, C, t, h, w); timestep: a scalar tensor. as_batch: all in one pass of 2 B or 3 B
+    videos; one after the other they give the same with less of activations in memory.
     """
     transformer, dtype = expert.transformer, expert.transformer.dtype
 
-    def run(name: str, inputs: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+    def run(name: str, passes: list[Pass]) -> Tensor:
+        inputs, texts, images = zip(*passes, strict=True)
         with transformer.cache_context(name):
             return transformer(
-                hidden_states=inputs,
-                timestep=timestep.expand(len(inputs)),
-                encoder_hidden_states=text.to(dtype),
-                encoder_hidden_states_image=image,
+                hidden_states=torch.cat(inputs),
+                timestep=timestep.expand(len(noisy) * len(passes)),
+                encoder_hidden_states=torch.cat(texts).to(dtype),
+                encoder_hidden_states_image=None if images[0] is None else torch.cat(images),
                 attention_kwargs=attention_kwargs,
                 return_dict=False,
             )[0].float()
 
-    inputs = noisy if given.channels is None else torch.cat([noisy, given.channels], dim=1)
-    inputs = inputs.to(dtype)
+    inputs = (noisy if given.channels is None else torch.cat([noisy, given.channels], dim=1)).to(dtype)
     image = None if given.image_embeds is None else given.image_embeds.to(dtype)
-    if given.negative_embeds is None or expert.guidance <= 1:
-        return run("cond", inputs, given.prompt_embeds, image)
-    if as_batch:
-        text = torch.cat([given.prompt_embeds, given.negative_embeds])
-        both = run("both", torch.cat([inputs, inputs]), text, None if image is None else torch.cat([image, image]))
-        with_text, without = both.chunk(2)
+    text, guided = given.prompt_embeds, given.negative_embeds is not None and expert.guidance > 1
+    passes, guidances = [("cond", (inputs, text, image))], []
+    if guided:
+        text = given.negative_embeds
+        passes.append(("uncond", (inputs, text, image)))
+        guidances.append(expert.guidance)
+    if given.image_guidance > 1:
+        blank = torch.cat([noisy, torch.zeros_like(given.channels)], dim=1).to(dtype)
+        passes.append(("blank", (blank, text, None if image is None else torch.zeros_like(image))))
+        guidances.append(given.image_guidance)
+    if as_batch and guidances:
+        velocities = run("all", [one for _, one in passes]).chunk(len(passes))
     else:
-        with_text = run("cond", inputs, given.prompt_embeds, image)
-        without = run("uncond", inputs, given.negative_embeds, image)
-    return without + expert.guidance * (with_text - without)
+        velocities = [run(name, [one]) for name, one in passes]
+    # From the one that is told least to the one that is told all.
+    velocity = velocities[-1]
+    for more, less, guidance in zip(velocities[-2::-1], velocities[:0:-1], guidances[::-1], strict=True):
+        velocity = velocity + guidance * (more - less)
+    return velocity
 
 
 def denoise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from dcvideogen.adaptation.cache_encode import clip_tokens
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.conditioning import MASK_CHANNELS, condition, given_video
+from dcvideogen.conditioning import MASK_CHANNELS, condition, condition_latents
 from dcvideogen.errors import UserError
 from dcvideogen.geometry import pad_video
 from dcvideogen.pipelines.denoise import Conditions
@@ -72,6 +73,7 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_scale_2: float | None = None,
+        image_guidance_scale: float | None = None,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -92,18 +94,24 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
 
         image, last_image: a file, a PIL image, or a tensor (1, 3, H, W) in [-1, 1]; files and PIL images are resized to
         cover and cropped at the centre. An image of (1, 3, n, H, W) is the end of a video to go on from (`long_video`).
-        height, width: where neither is given, the image's shape at the area that the model was trained for. The rest as
-        in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
+        height, width: where neither is given, the image's shape at the area that the model was trained for.
+        image_guidance_scale: how closely the image is followed, for models that were trained without theirs now and
+        then; 1 and below: without; by default as the model recommends. It takes one pass more for each step.
+        The rest as in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
         """
         if image is None:
             raise UserError("an image is needed; for text alone there is DCVideoGenPipeline")
         if height is None and width is None:
             height, width = self.size_of(image)
+        image_guidance = (
+            self.adaptation.sampling.image_guidance if image_guidance_scale is None else image_guidance_scale
+        )
 
         def add_images(given: Conditions, size: VideoSize, noise: Tensor) -> Conditions:
-            return self.with_images(
+            told = self.with_images(
                 given, image, last_image, size, noise, rows_per_step=rows_per_step, offload_state=offload_state
             )
+            return replace(told, image_guidance=image_guidance)
 
         return super().__call__(
             prompt=prompt,
@@ -162,9 +170,14 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         )
         if first.shape[2] == 1:
             first = first.expand(-1, -1, ratio, -1, -1)
-        video = given_video(first, geometry.num_video_frames(noise.shape[2]), None if last is None else last[:, :, 0])
-        latents = self.autoencoder.encode(
-            video.to(noise.device, self.autoencoder.dtype), rows_per_step=rows_per_step, offload_state=offload_state
+        latents = condition_latents(
+            functools.partial(self.autoencoder.encode, rows_per_step=rows_per_step, offload_state=offload_state),
+            first.to(noise.device, self.autoencoder.dtype),
+            geometry.num_video_frames(noise.shape[2]),
+            how=self.adaptation.image_condition,
+            latent_frames=ratio,
+            chunk_frames=geometry.chunk_frames,
+            last_image=None if last is None else last[:, :, 0].to(noise.device, self.autoencoder.dtype),
         )
         channels = condition(latents.float(), given=first.shape[2] // ratio, last=last is not None)
         tokens = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -270,8 +270,10 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     }
                     known |= callback(self, index, timestep, {name: known[name] for name in callback_tensors})
                     latents = known["latents"]
-                    given = Conditions(
-                        known["prompt_embeds"], known["negative_prompt_embeds"], given.channels, given.image_embeds
+                    given = replace(
+                        given,
+                        prompt_embeds=known["prompt_embeds"],
+                        negative_embeds=known["negative_prompt_embeds"],
                     )
                 return latents, given, not self._interrupt
 

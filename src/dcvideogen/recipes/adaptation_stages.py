@@ -98,6 +98,7 @@ def run_align(context: Context, expert: str, cache: LatentCache, folder: Path) -
         temporal_ratio=info.temporal_ratio,
         positions=recipe.positions,
         position_ratio=context.models.position_ratio() if recipe.positions == "base_grid" else (1, 1, 1),
+        image_condition=recipe.cache.image_condition,
         base=fingerprint(base),
         family=backbone.family,
     )

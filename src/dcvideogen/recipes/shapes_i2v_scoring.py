@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dcvideogen.adaptation.backbone import Backbone
-from dcvideogen.conditioning import condition, condition_video
+from dcvideogen.conditioning import ImageCondition, condition, condition_latents
 from dcvideogen.data.shapes import render
 from dcvideogen.evaluation.shapes_reading import read_shapes
 from dcvideogen.evaluation.shapes_score import ShapesScore, mean_scores, score_reading
@@ -47,6 +47,8 @@ def score_image_to_video(
     num_frames: int,
     size: int,
     repeat: int,
+    image_condition: ImageCondition = "zeros",
+    chunk_frames: int = 0,
     first: int = 0,
     seeds: Sequence[int] = (0,),
     sampling: Sampling | None = None,
@@ -58,7 +60,9 @@ def score_image_to_video(
     the others as in ShapesScore. `first_frame_psnr`: of the video's first frame against the picture that was given,
     in dB; `autoencoder_psnr`: of the first frame of that clip, encoded and decoded, against it: what can be had.
     num_frames, size: of the clips that the autoencoder takes, in frames and pixels. first: which frame of a rendered
-    clip they begin with. repeat: how often the picture stands at the start of the condition (`condition_video`).
+    clip they begin with. repeat: how often the picture stands at the start of the condition: the frames of the first
+    latent. image_condition, chunk_frames: what `condition_latents` does then, as the transformer was trained; the
+    latter is needed for "chunk" alone.
     """
 
     @functools.lru_cache(maxsize=32)
@@ -68,8 +72,12 @@ def score_image_to_video(
 
     @torch.inference_mode()
     def condition_of(one: Combination, seed: int) -> Tensor:
-        picture = clip(one, seed)[None, :, 0]
-        return condition(encode(condition_video(picture, num_frames, repeat)))[0]
+        picture = clip(one, seed)[None, :, :1]
+        latents = condition_latents(
+            encode, picture.expand(-1, -1, repeat, -1, -1), num_frames,
+            how=image_condition, latent_frames=repeat, chunk_frames=chunk_frames,
+        )  # fmt: skip
+        return condition(latents)[0]
 
     scores: list[ShapesScore] = []
     given: list[float] = []

@@ -77,12 +77,14 @@ def dcv_decoder(autoencoder: str | Path) -> Decode:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How videos are asked for: Euler steps, the shift of their noise levels, guidance, videos at once."""
+    """How videos are asked for: Euler steps, the shift of their noise levels, guidance, videos at once; see
+    `sample_latents` for image_guidance."""
 
     steps: int = 20
     shift: float = 3.0
     guidance: float = 3.0
     batch_size: int = 8
+    image_guidance: float = 1.0
 
 
 def sampled_videos(
@@ -111,6 +113,7 @@ def sampled_videos(
         latents = sample_latents(
             transformer, backbone, batch, noise, null_prompt=prompts.null,
             steps=sampling.steps, shift=sampling.shift, guidance=sampling.guidance,
+            image_guidance=sampling.image_guidance,
         )  # fmt: skip
         with torch.inference_mode():
             videos = decode(latents)
