@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny_pipeline import tiny_pipeline
+from tiny_pipeline import tiny_autoencoder, tiny_info, tiny_pipeline, tiny_transformer
 
 from dcvideogen.data.latents_file import read_latents
+from dcvideogen.errors import UserError
+from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.video import probe, read_video
-from dcvideogen.video.metadata import read_metadata
+from dcvideogen.video.metadata import SETTINGS_KEY, read_metadata
 
 PROMPT = "a small red circle"
 
@@ -133,6 +135,8 @@ def test_ctrl_c_while_decoding_leaves_the_latents_and_while_denoising_nothing(ge
         (("a", "-o", "a.mp4", "--guidance", "-1"), "--guidance -1.0 came"),
         (("a", "-o", "a.mp4", "--fps", "0"), "--fps 0 came"),
         (("a", "-o", "a.mp4", "--last-image", "b.png"), "--last-image came without --image"),
+        (("a", "-o", "a.mp4", "--image-guidance", "2"), "--image-guidance came without --image"),
+        (("a", "-o", "a.mp4", "--image-guidance", "-1"), "--image-guidance -1.0 came"),
         (("a", "-o", "a.mp4", "--image", "nothing.png"), "no such file"),
         (("--prompts", "nothing.txt", "-o", "out"), "no such file"),
         (("a", "-o", "a.mp4", "--dtype", "fp8"), "--dtype fp8 came"),
@@ -148,6 +152,40 @@ def test_models_that_do_not_fit_are_one_line(refused, model, tmp_path):
             "--image", tmp_path / "a.png")  # fmt: skip
     refused("no model 'nothing'", "generate", "a", "-o", tmp_path / "a.mp4", "--model", "nothing")
     refused("is no model", "generate", "a", "-o", tmp_path / "a.mp4", "--model", tmp_path)
+
+
+def test_with_an_image_the_bundled_model_for_images_is_taken_if_there_is_one(monkeypatch):
+    from dcvideogen import weights
+    from dcvideogen.cli.generate import default_model
+
+    assert default_model(with_image=False) == "shapes-dc"
+    monkeypatch.setattr(weights, "bundled_adapters", lambda: {"shapes-i2v": None})
+    assert default_model(with_image=True) == "shapes-i2v"
+    monkeypatch.setattr(weights, "bundled_adapters", dict)
+    with pytest.raises(UserError, match="--image came without --model, and no bundled model is for image to video"):
+        default_model(with_image=True)
+
+
+def test_an_image_is_followed_and_the_video_knows_how_closely(dcvideogen, tmp_path):
+    autoencoder = tiny_autoencoder()
+    DCVideoGenImageToVideoPipeline(
+        **{name: getattr(tiny_pipeline(), name) for name in ("tokenizer", "text_encoder", "scheduler")},
+        transformer=tiny_transformer(in_channels=36), autoencoder=autoencoder,
+        adaptation=tiny_info(autoencoder, image_condition="alone").model_dump(mode="json"),
+    ).save_pretrained(tmp_path / "model")  # fmt: skip
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    said = []
+    for name, options in (("a", ()), ("b", ("--image-guidance", 1)), ("c", ("--image-guidance", 2))):
+        options = ("--model", tmp_path / "model", "--image", tmp_path / "a.png", "--num-frames", 12, *options)
+        result = dcvideogen("generate", PROMPT, "-o", tmp_path / f"{name}.mkv", *options)
+        assert result.code == 0, result.err
+        said.append(json.loads(read_metadata(tmp_path / f"{name}.mkv")[SETTINGS_KEY]))
+    assert said[0] == said[1]
+    assert said[2] == {**said[0], "image_guidance": 2.0}
+    assert said[0]["window_frames"] == 8  # the rest goes on from the first window's last frame
+    plain, same, guided = (read_video(tmp_path / f"{name}.mkv")[0] for name in "abc")
+    assert torch.equal(plain, same)
+    assert not torch.equal(plain, guided)
 
 
 def test_a_plan_is_printed_and_nothing_is_made(generate, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from dcvideogen.cli import generate_options as given
 from dcvideogen.cli import options
 from dcvideogen.errors import UserError
 
-DEFAULT_MODEL = "shapes-dc"
+DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "shapes-dc", "shapes-i2v"
 
 
 def generate(
@@ -22,7 +22,13 @@ def generate(
             "-o", "--output", help="*.mp4, *.mkv (lossless) or a folder of PNG files; with several videos a folder."
         ),
     ] = None,
-    model: given.Model = DEFAULT_MODEL,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder, or the name of a bundled model: ours, or a base model with --adapter. By default "
+            f"{DEFAULT_MODEL}, and with --image {DEFAULT_IMAGE_MODEL}."
+        ),
+    ] = None,
     adapter: given.Adapter = None,
     autoencoder: given.Autoencoder = None,
     image: Annotated[Path | None, typer.Option(help="The first picture, for image-to-video models.")] = None,
@@ -33,6 +39,7 @@ def generate(
     fps: given.Fps = None,
     steps: given.Steps = None,
     guidance: given.Guidance = None,
+    image_guidance: given.ImageGuidance = None,
     negative_prompt: given.NegativePrompt = None,
     seed: given.Seed = 0,
     num_videos: Annotated[int, typer.Option(help="Different videos for each prompt.")] = 1,
@@ -68,8 +75,9 @@ def generate(
     options.check_run(None, dtype, device)
     options.check_crf(crf)
     options.check_at_least_one("--num-videos", num_videos)
-    given.check_numbers(height, width, num_frames, steps, guidance)
-    _check_images(image, last_image)
+    given.check_numbers(height, width, num_frames, steps, guidance, image_guidance)
+    _check_images(image, last_image, image_guidance)
+    model = model or default_model(with_image=image is not None)
     rate = options.parse_fps(fps)
     many = prompts is not None or num_videos > 1
     if many and output.suffix:
@@ -89,8 +97,9 @@ def generate(
 
     budget = parse_memory(memory)
     asked = Asked(
-        height, width, num_frames, rate, steps, guidance, negative_prompt, image, last_image, crf, keep_latents
-    )
+        height, width, num_frames, rate, steps, guidance, negative_prompt, image, last_image, crf, keep_latents,
+        image_guidance,
+    )  # fmt: skip
     chosen = torch.device(device) if dry_run and device.startswith("cuda") else options.choose_device(device)
     source = Source(model, adapter, autoencoder, download, chosen, options.choose_dtype(dtype))
     if dry_run:
@@ -99,7 +108,18 @@ def generate(
         run_jobs(jobs, asked, source, budget)
 
 
-def _check_images(image: Path | None, last_image: Path | None) -> None:
+def default_model(*, with_image: bool) -> str:
+    """The bundled model that is taken where none is named; UserError where none is for images."""
+    from dcvideogen.weights import bundled_adapters
+
+    if with_image and DEFAULT_IMAGE_MODEL not in bundled_adapters():
+        raise UserError("--image came without --model, and no bundled model is for image to video; name one that is")
+    return DEFAULT_IMAGE_MODEL if with_image else DEFAULT_MODEL
+
+
+def _check_images(image: Path | None, last_image: Path | None, image_guidance: float | None) -> None:
+    if image_guidance is not None and image is None:
+        raise UserError("--image-guidance came without --image; give the first picture too")
     if last_image is not None and image is None:
         raise UserError("--last-image came without --image; give the first picture too")
     for path in (image, last_image):

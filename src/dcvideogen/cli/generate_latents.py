@@ -40,6 +40,8 @@ def generate_latents(
         given: dict[str, Any] = dict(images) if image is None else {**images, "image": image}
         if number != last:
             given.pop("last_image", None)
+        if given:
+            given["image_guidance_scale"] = shared.get("image_guidance", 1.0)
         return pipeline(
             **given,
             prompt=job.prompt,
@@ -51,7 +53,7 @@ def generate_latents(
             guidance_scale=shared["guidance"],
             generator=generator,
             output_type="latent",
-            guidance_as_batch=plan.guidance_as_batch,
+            guidance_as_batch=plan.guidance_as_batch and "image_guidance" not in shared,  # it is planned for two
             rows_per_step=plan.decode.rows_per_step,
             offload_state=plan.decode.offload_state,
             callback_on_step_end=step_done,

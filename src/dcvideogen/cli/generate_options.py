@@ -23,6 +23,10 @@ NumFrames = Annotated[int | None, typer.Option(help="Any number.")]
 Fps = Annotated[str | None, typer.Option(help="Frames per second of the file; by default the model's.")]
 Steps = Annotated[int | None, typer.Option(help="Noise levels; more take longer. By default the model's.")]
 Guidance = Annotated[float | None, typer.Option(help="How closely the text is followed; 1 is without.")]
+ImageGuidance = Annotated[
+    float | None,
+    typer.Option(help="How closely --image is followed, for models trained for that; 1 is without. By default theirs."),
+]
 NegativePrompt = Annotated[str | None, typer.Option(help="What should not be seen. By default the model's.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same video.")]
 Memory = Annotated[
@@ -34,7 +38,12 @@ Download = Annotated[
 
 
 def check_numbers(
-    height: int | None, width: int | None, num_frames: int | None, steps: int | None, guidance: float | None
+    height: int | None,
+    width: int | None,
+    num_frames: int | None,
+    steps: int | None,
+    guidance: float | None,
+    image_guidance: float | None = None,
 ) -> None:
     """Raises UserError for a number that no video can have."""
     from dcvideogen.pipelines.sizes import VideoSize
@@ -42,5 +51,6 @@ def check_numbers(
     for name, value in (("--steps", steps), ("--num-frames", num_frames), ("--height", height), ("--width", width)):
         check_at_least_one(name, value)
     VideoSize(height or 1, width or 1, num_frames or 1)
-    if guidance is not None and not 0 <= guidance < MAX_GUIDANCE:
-        raise UserError(f"--guidance {guidance} came; 0 to {MAX_GUIDANCE} is allowed; 1 is without guidance")
+    for name, value in (("--guidance", guidance), ("--image-guidance", image_guidance)):
+        if value is not None and not 0 <= value < MAX_GUIDANCE:
+            raise UserError(f"{name} {value} came; 0 to {MAX_GUIDANCE} is allowed; 1 is without guidance")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,12 +42,18 @@ class Asked:
     last_image: Path | None
     crf: int
     keep_latents: bool
+    image_guidance: float | None = None
 
     @property
     def images(self) -> dict[str, Path]:
         """By the names that the pipeline gives them."""
         named = {"image": self.image, "last_image": self.last_image}
         return {name: path for name, path in named.items() if path is not None}
+
+    def guided_by_image(self, defaults: SamplingDefaults) -> float | None:
+        """The image guidance, where there is any."""
+        scale = defaults.image_guidance if self.image_guidance is None else self.image_guidance
+        return scale if self.image is not None and scale > 1 else None
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,12 @@ def count_ways(
     device: torch.device,
 ) -> Ways:
     guidance = defaults.guidance if asked.guidance is None else asked.guidance
-    wanted = asked_of(size, asked.steps or defaults.steps, guidance, text_tokens)
+    steps = asked.steps or defaults.steps
+    if image_guidance := asked.guided_by_image(defaults):
+        # Plans count two passes a step; three are as many in half as many steps more. They are run one by one.
+        steps = math.ceil(1.5 * steps) if guidance > 1 else steps
+        guidance = max(guidance, image_guidance)
+    wanted = asked_of(size, steps, guidance, text_tokens)
     there = device.type == "cpu" or torch.cuda.is_available()
     rates = measure_rates(networks, device) if there else PAPER_RATES
     return Ways(plans_for(networks, wanted, on_cpu=device.type == "cpu", rates=rates), rates)
