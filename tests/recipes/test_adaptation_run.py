@@ -224,9 +224,11 @@ def test_frozen_weights_in_bf16_keep_the_trained_ones_in_fp32_from_stage_to_stag
 def test_an_image_to_video_base_is_adapted_with_its_condition(tmp_path):
     world = make_world(tmp_path / "world")
     tiny_wan_i2v().save_pretrained(world / "base" / "transformer")
-    assert run_adaptation(read(world, "cache.image_to_video=true", "stages.1.data=null"), tmp_path / "out")
-    tuned, _ = load_transformer(tmp_path / "out" / "export" / "transformer")
+    changes = ("cache.image_to_video=true", "cache.image_condition=alone", "stages.1.data=null")
+    assert run_adaptation(read(world, *changes), tmp_path / "out")
+    tuned, info = load_transformer(tmp_path / "out" / "export" / "transformer")
     assert tuned.config.in_channels == 16 + 4 + 16
+    assert info.image_condition == "alone"
     assert json.loads((tmp_path / "out" / "align" / "align.json").read_text())["condition_loss"] is not None
 
 

@@ -1,0 +1,29 @@
+"""The recipe of the shapes world's image-to-video model is that of its text-to-video model, and the image."""
+
+from dcvideogen.recipes.adaptation_recipe import AdaptationRecipe
+from dcvideogen.recipes.recipe import find_recipe, read_recipe
+
+
+def plain(name, *changes):
+    return read_recipe(AdaptationRecipe, find_recipe(name), changes).model_dump(mode="json")
+
+
+def test_image_to_video_is_adapted_as_text_to_video_is(tmp_path):
+    base = f"base={tmp_path}"
+    image, text = plain("shapes-i2v", base), plain("shapes-dc", base)
+    assert image["cache"]["image_to_video"]
+    assert image["cache"].pop("image_condition") == text["cache"].pop("image_condition") == "zeros"
+    for name in ("image_to_video", "held_out"):
+        image["cache"][name] = text["cache"][name]
+    assert image.pop("export")["dtype"] == "float32"  # what is extracted from it is exact
+    text.pop("export")
+    assert image == text
+
+
+def test_the_remedies_are_settings():
+    recipe = plain(
+        "shapes-i2v", "cache.image_condition=alone", "stages.0.flow.image_dropout=0.1", "sampling.image_guidance=1.5"
+    )
+    assert recipe["cache"]["image_condition"] == "alone"
+    assert recipe["stages"][0]["flow"]["image_dropout"] == 0.1
+    assert recipe["sampling"]["image_guidance"] == 1.5
