@@ -29,6 +29,7 @@ from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
 from dcvideogen.cli.shapes import shapes
 from dcvideogen.cli.train_autoencoder import train_autoencoder
+from dcvideogen.cli.vbench import vbench
 from dcvideogen.version import __version__
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -59,6 +60,7 @@ for command in (
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(shapes, name="shapes")
+app.add_typer(vbench, name="vbench")
 
 
 def _print_version(wanted: bool) -> None:
