@@ -69,7 +69,8 @@ def report(results: Results, hardware: str) -> str:
         f"{settings['shift']:g}, averaged weights. {settings['captions']} held-out captions x "
         f"{settings['videos']}, each with the first frame of a real clip that no training saw; "
         f"{settings['sampling_steps']} Euler steps, guidance {settings['guidance']:g}. "
-        "Retention is the mean of color, shape, size and background, which the image shows; motion is in the text alone. Mean (range over seeds).",
+        "Retention is the mean of color, shape, size and background, which the image shows; motion is in the text "
+        "alone. Mean (range over seeds).",
         score_table(results),
         frame_table(results),
     ]
