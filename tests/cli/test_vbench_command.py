@@ -1,6 +1,9 @@
 """`dcvideogen vbench` with tiny random pipelines."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -12,6 +15,7 @@ from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.video import probe
 from dcvideogen.video.metadata import read_metadata
 
+PAGE = Path(__file__).parents[2] / "docs" / "vbench.md"
 QUICK = ("--steps", 1, "--guidance", 1, "--num-frames", 4)
 SMALL = (*QUICK, "--height", 32, "--width", 32)
 ROWS = [
@@ -71,8 +75,14 @@ def test_shards_make_the_list_and_what_is_missing_is_made_again(dcvideogen, tmp_
 
     before = {name: (output / name).read_bytes() for name in names}
     (output / names[2]).unlink()
-    assert "2 of 3 videos are there" in dcvideogen(*call, "--shard", "1/2").err
+    (output / ".left.4711.partial.safetensors").touch()
+    again = dcvideogen(*call, "--shard", "1/2").err
+    assert "2 of 3 videos are there" in again
+    assert ".left.4711.partial.safetensors in " in again
+    assert "take away what is no video" in again
     assert {name: (output / name).read_bytes() for name in names} == before
+    none = dcvideogen(*call, "--shard", "6/6", "-o", tmp_path / "none")
+    assert (none.code, "5 videos, 0 in shard 6/6" in none.err) == (0, True)
     assert "of other settings" in dcvideogen(*call, "--shard", "5/5", "--seed", 8).err
 
 
@@ -163,3 +173,35 @@ def test_results_that_are_none_are_one_line(refused, tmp_path):
     mixed = written(tmp_path / "b.json", {"scene": [0.5], "camera_motion": [0.5]})
     refused("came for one model", "vbench", "score", mixed)
     refused("is a file; a folder is allowed", "vbench", "score", mixed, "-o", mixed)
+
+
+def test_the_commands_of_the_page_run(dcvideogen, tmp_path, monkeypatch, model, image_model):
+    """Lists and results by the page's paths; tiny models in place of its trained ones, with a plan of their videos."""
+    monkeypatch.chdir(tmp_path)
+    lists, i2v = Path("VBench/vbench"), Path("VBench/vbench2_beta_i2v")
+    longer = Path("VBench/prompts/augmented_prompts/Wan2.1-T2V-1.3B")
+    for folder in (
+        lists,
+        longer,
+        i2v / "data" / "crop" / "16-9",
+        *(Path("results", name) for name in ("base", "adapted")),
+    ):
+        folder.mkdir(parents=True)
+    written(lists / "VBench_full_info.json", ROWS)
+    written(longer / "all_dimension_aug_wanx_seed42.txt", "a long sign\na long house")
+    written(i2v / "vbench2_i2v_full_info.json", I2V_ROWS)
+    for name in ("a cat", "a dog"):
+        Image.new("RGB", (32, 18)).save(i2v / "data" / "crop" / "16-9" / f"{name}.jpg")
+    for name in ("base", "adapted"):
+        written(Path("results", name, "x_eval_results.json"), {"scene": [0.5, []]})
+
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    calls = [shlex.split(line)[1:] for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    assert [call[1] for call in calls] == ["generate", "generate", "generate", "score"]
+    for call in calls:
+        if call[1] == "generate":
+            tiny = image_model if "--images" in call else model
+            call += ["--model", tiny, *SMALL, "--device", "cpu", "--dry-run"]
+        result = dcvideogen(*call)
+        assert result.code == 0, (call, result.err)
+    assert Path("table", "vbench.md").is_file()

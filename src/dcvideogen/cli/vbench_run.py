@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcvideogen.cli.console import out
+from dcvideogen.cli.console import err, out
 from dcvideogen.evaluation.vbench_images import find_images
 from dcvideogen.evaluation.vbench_prompts import VBenchPrompt
 from dcvideogen.pipelines.jobs import Job, check_prompt
@@ -21,6 +21,7 @@ class Videos:
     """jobs: of this shard, by their first picture (None: text to video). total: of all shards. size_image: the list's
     first picture, by whose shape all videos are sized; None: there are no pictures."""
 
+    folder: Path
     jobs: dict[Path | None, list[Job]]
     total: int
     shard: tuple[int, int]
@@ -66,6 +67,7 @@ def find_videos(
         job = Job(prompt.text, seed, prompt.number(index), output / prompt.file_name(index))
         jobs.setdefault(images.get(prompt.prompt), []).append(job)
     return Videos(
+        folder=output,
         jobs=jobs,
         total=len(wanted),
         shard=shard,
@@ -87,6 +89,8 @@ def tell_time(videos: Videos, asked: Asked, source: Source, budget: int | None) 
 
 def make_all(videos: Videos, asked: Asked, source: Source, budget: int | None) -> None:
     """Makes what is missing. UserError: a video is there that is of other settings."""
+    if not videos.jobs:
+        return  # more shards than videos
     from dcvideogen.cli.generate_plan import asked_size
     from dcvideogen.cli.generate_run import make_videos
 
@@ -94,3 +98,8 @@ def make_all(videos: Videos, asked: Asked, source: Source, budget: int | None) -
     size = asked_size(pipeline, replace(asked, image=videos.size_image))
     batches = {replace(asked, image=image): jobs for image, jobs in videos.jobs.items()}
     make_videos(pipeline, batches, size, source, budget, alone=False)
+    # What a killed process left. VBench takes the suffix of whichever file it sees first for that of all videos.
+    others = sorted(path.name for path in videos.folder.iterdir() if path.suffix != ".mp4")
+    if others:
+        told = f"{others[0]}{f' and {len(others) - 1} others' if len(others) > 1 else ''} in {videos.folder}"
+        err.print(f"note: {told}; take away what is no video, once no process makes any", markup=False, soft_wrap=True)

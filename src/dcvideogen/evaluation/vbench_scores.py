@@ -3,7 +3,7 @@
 Of a dimension's result x, as VBench writes it, the share (x - lowest) / (highest - lowest) is taken, not clipped; a
 group of dimensions is the mean of these by weight, the total the mean of the groups by weight. Bounds and weights are
 those of VBench's leaderboard (arXiv 2311.17982 and its extension 2411.13503). tests/evaluation/test_vbench_scores.py
-has published rows and the totals published with them, which they give to the last digit.
+has published rows and the scores published for them, which they give within 0.01.
 """
 
 from __future__ import annotations
