@@ -34,48 +34,26 @@ def sample_latents(
     from the one without image and text, in a batch of three (Brooks et al. 2023, arXiv 2211.09800, equation 3); 1 is
     without. The latents of `batch` are not looked at.
     """
+    everything = torch.ones(len(batch.latents), dtype=torch.bool)
+    told, guidances = [batch], []
+    if guidance != 1 or image_guidance != 1:
+        told.append(without_text(batch, everything, null_prompt))
+        guidances.append(guidance)
     if image_guidance != 1:
-        return _with_image_guidance(
-            transformer, backbone, batch, noise, null_prompt, euler_sigmas(steps, shift), guidance, image_guidance
-        )
-    if guidance != 1:
-        batch = doubled(batch, null_prompt)
+        told.append(without_image(told[-1], everything))
+        guidances.append(image_guidance)
+    asked, count = joined(told), len(told)
 
     def velocity_of(noisy: Tensor, sigma: Tensor) -> Tensor:
-        if guidance == 1:
-            return backbone.velocity(transformer, noisy, sigma, batch)
-        both = backbone.velocity(transformer, torch.cat([noisy, noisy]), torch.cat([sigma, sigma]), batch)
-        with_text, without = both.chunk(2)
-        return without + guidance * (with_text - without)
+        found = backbone.velocity(transformer, noisy.repeat(count, 1, 1, 1, 1), sigma.repeat(count), asked)
+        velocities = found.chunk(count)
+        # From the one that is told least to the one that is told all.
+        velocity = velocities[-1]
+        for more, less, scale in zip(velocities[-2::-1], velocities[:0:-1], guidances[::-1], strict=True):
+            velocity = velocity + scale * (more - less)
+        return velocity
 
     return euler_solve(velocity_of, noise, euler_sigmas(steps, shift))
-
-
-def _with_image_guidance(
-    transformer: nn.Module,
-    backbone: Backbone,
-    batch: LatentBatch,
-    noise: Tensor,
-    null_prompt: tuple[Tensor, Tensor],
-    sigmas: Tensor,
-    guidance: float,
-    image_guidance: float,
-) -> Tensor:
-    everything = torch.ones(len(batch.latents), dtype=torch.bool)
-    textless = without_text(batch, everything, null_prompt)
-    asked = joined([batch, textless, without_image(textless, everything)])
-
-    def velocity_of(noisy: Tensor, sigma: Tensor) -> Tensor:
-        found = backbone.velocity(transformer, noisy.repeat(3, 1, 1, 1, 1), sigma.repeat(3), asked)
-        both, image, neither = found.chunk(3)
-        return neither + image_guidance * (image - neither) + guidance * (both - image)
-
-    return euler_solve(velocity_of, noise, sigmas)
-
-
-def doubled(batch: LatentBatch, null_prompt: tuple[Tensor, Tensor]) -> LatentBatch:
-    """The batch, and behind it the same once more without text."""
-    return joined([batch, without_text(batch, torch.ones(len(batch.latents), dtype=torch.bool), null_prompt)])
 
 
 def joined(batches: Sequence[LatentBatch]) -> LatentBatch:
