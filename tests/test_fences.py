@@ -31,7 +31,7 @@ FENCES = {
     "diffusers": ("adaptation/", "autoencoder/model.py", "evaluation/peers.py", "pipelines/", "recipes/shapes_base"),
     "peft": ("adaptation/lora.py",),
     # Text and image encoders.
-    "transformers": ("adaptation/cache", "adaptation/text.py", "pipelines/", "recipes/shapes_base"),
+    "transformers": ("adaptation/image_encoder.py", "adaptation/text.py", "pipelines/", "recipes/shapes_base"),
     "imageio_ffmpeg": ("evaluation/vmaf.py",),
 }
 

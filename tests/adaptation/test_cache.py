@@ -123,7 +123,7 @@ def test_image_embeddings_are_those_of_the_wan_pipeline(i2v_cache, cache_parts, 
     from diffusers import WanImageToVideoPipeline
     from transformers import CLIPVisionModel
 
-    from dcvideogen.adaptation.cache_encode import ImageEncoder
+    from dcvideogen.adaptation.image_encoder import ImageEncoder
     from dcvideogen.video import video_to_frames
 
     ours = ImageEncoder(cache_parts[0], torch.device("cpu"), torch.float32)

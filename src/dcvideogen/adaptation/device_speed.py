@@ -16,7 +16,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ROWS = {"cuda": 8192, "cpu": 512}
 # Numbers in the clip of 8 frames that a conv is measured on: large enough for the loops that real clips go through.
 CLIP = {"cuda": 2**25, "cpu": 2**20}
-SECONDS = 0.3
+# For one measurement. A GPU has to leave its idle clock first.
+SECONDS = {"cuda": 0.3, "cpu": 0.1}
 
 
 def matmul_speed(width: int, precision: str, device: torch.device | None = None) -> tuple[float, str]:
@@ -45,10 +46,10 @@ def conv_speed(channels: int, precision: str, device: torch.device) -> tuple[flo
 
 
 def _fastest(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of as many runs as fit into SECONDS; at least one after the first, which warms up."""
+    """Seconds of the fastest of as many runs as fit into SECONDS; at least two after the first, which warms up."""
     best, began, runs = float("inf"), time.perf_counter(), 0
     with torch.no_grad():
-        while runs < 2 or time.perf_counter() - began < SECONDS:
+        while runs < 3 or time.perf_counter() - began < SECONDS[device.type]:
             start = time.perf_counter()
             run()
             if device.type == "cuda":

@@ -9,6 +9,7 @@ import typer
 
 from dcvideogen.cli import generate_options as given
 from dcvideogen.cli import options
+from dcvideogen.cli.heavy_imports import heavy_imports
 from dcvideogen.errors import UserError
 
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "shapes-dc", "shapes-i2v"
@@ -89,11 +90,12 @@ def generate(
     texts = [prompt] if prompts is None else read_prompts(prompts)
     jobs = plan_jobs(texts, num_videos, seed, output, many=many)
 
-    import torch
+    with heavy_imports():
+        import torch
 
-    from dcvideogen.cli.generate_plan import Asked, Source, tell_plans
-    from dcvideogen.cli.generate_run import run_jobs
-    from dcvideogen.pipelines.memory_budget import parse_memory
+        from dcvideogen.cli.generate_plan import Asked, Source, tell_plans
+        from dcvideogen.cli.generate_run import run_jobs
+        from dcvideogen.pipelines.memory_budget import parse_memory
 
     budget = parse_memory(memory)
     asked = Asked(

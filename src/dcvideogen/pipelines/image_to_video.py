@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dcvideogen.adaptation.cache_encode import clip_tokens
+from dcvideogen.adaptation.image_encoder import clip_tokens
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.conditioning import MASK_CHANNELS, condition, condition_latents
 from dcvideogen.errors import UserError

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from dcvideogen.adaptation.adapter_folder import RECORD, load_adapter, read_record
-from dcvideogen.adaptation.cache_encode import ImageEncoder
 from dcvideogen.adaptation.folder import AdaptationInfo, expert_names, expert_sigmas, fingerprint, load_base
+from dcvideogen.adaptation.image_encoder import ImageEncoder
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.errors import UserError

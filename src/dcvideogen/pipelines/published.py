@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from dcvideogen.adaptation.backbone_wan import TEXT_TOKENS, WAN
-from dcvideogen.adaptation.cache_encode import ImageEncoder
 from dcvideogen.adaptation.fingerprints import read_config
 from dcvideogen.adaptation.folder import AdaptationInfo, SamplingDefaults, Trained, load_base
+from dcvideogen.adaptation.image_encoder import ImageEncoder
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.autoencoder.model import AutoencoderDCV
