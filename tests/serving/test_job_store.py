@@ -1,6 +1,9 @@
 """The queue from the clients' side: order, room, estimates, and that keys see nothing of each other."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -193,9 +196,32 @@ def test_a_database_of_a_newer_version_or_of_others_is_refused(tmp_path):
         connection.close()
         with pytest.raises(UserError, match=name):
             JobStore(folder)
+    with pytest.raises(UserError, match=r"cannot be a data folder \(.*\); use one on a local disk"):
+        JobStore(tmp_path / "0" / FILE / "below a file")
     (tmp_path / FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="is no database"):
         JobStore(tmp_path)
+
+
+def test_processes_that_make_the_database_at_once_make_one(tmp_path):
+    code = (
+        "import sys, pathlib; from dcvideogen.serving.keys import Keys; "
+        "Keys(pathlib.Path(sys.argv[1]) / 'data').add(sys.argv[2])"
+    )
+    commands = [[sys.executable, "-c", code, str(tmp_path), f"key {number}"] for number in range(4)]
+    started = [subprocess.Popen(command) for command in commands]
+    assert [process.wait() for process in started] == [0] * 4
+    assert len(Keys(tmp_path / "data").list_keys()) == 4
+    assert not list((tmp_path / "data").glob("*.partial"))
+
+
+def test_a_forked_process_opens_its_own_connection(tmp_path, store):
+    store.add(LOCAL_KEY, request(), LIMITS)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if store.add(LOCAL_KEY, request(), LIMITS) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.counts()[Status.QUEUED] == 2
 
 
 def test_what_is_written_is_taken_back_when_something_goes_wrong(tmp_path, store):

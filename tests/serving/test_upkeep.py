@@ -35,8 +35,13 @@ def complete(store, queue, size):
     return job.id
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "../x", "video_" + "0" * 31, "video_" + "0" * 32 + "\n", "/etc/passwd",
-                                  "VIDEO_" + "0" * 32, "video_" + "A" * 32, "video_" + "0" * 32 + "/../x", "a\0b"])  # fmt: skip
+NO_IDS = (
+    "", ".", "..", "../x", "video_" + "0" * 31, "video_" + "0" * 32 + "\n", "/etc/passwd", "VIDEO_" + "0" * 32,
+    "video_" + "A" * 32, "video_" + "0" * 32 + "/../x", "a\0b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_IDS)
 def test_no_path_is_made_of_what_is_no_id_of_ours(tmp_path, text):
     files = JobFiles(tmp_path)
     for make in (files.job_folder, files.video, files.latents, files.preview, files.metrics, files.upload,

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny_server import LIMITS, request, write_video
@@ -49,6 +50,7 @@ def test_the_oldest_job_of_the_workers_models_is_taken_and_each_once(store, queu
     assert queue.claim([], "cpu") is None
     assert queue.claim(["x", "another"], "cpu").job.id == other.id
     assert store.get(LOCAL_KEY, first.id) == taken[0].job
+    assert taken[0].job.device == "cpu"
 
 
 def test_many_threads_take_every_job_once(tmp_path, store):
@@ -152,23 +154,43 @@ def test_a_job_fails_when_its_workers_died_too_often_and_ends_when_it_was_cancel
     assert not store.files.latents(cancelled.id).exists()
 
 
-def test_a_worker_that_does_not_beat_loses_its_job_and_one_that_does_keeps_it(tmp_path, store):
+def test_queued_jobs_of_models_that_are_gone_fail(store, queue):
+    running, gone, kept = add(store, model="old"), add(store, model="old"), add(store)
+    queue.claim(["old"], "cpu")
+    store.files.latents(gone.id).write_bytes(b"latents")
+    assert queue.fail_unserved(MODELS) == (gone.id,)
+    assert [store.get(LOCAL_KEY, job.id).status for job in (running, gone, kept)] == ["in_progress", "failed", "queued"]
+    assert store.get(LOCAL_KEY, gone.id).failure.code == "model_gone"
+    assert not store.files.latents(gone.id).exists()
+
+
+def test_a_worker_that_does_not_beat_loses_its_job_and_one_that_does_keeps_it(tmp_path, store, queue, monkeypatch):
+    now = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
     add(store)
-    hasty = WorkQueue(tmp_path, lease_s=0.3)
-    lease = hasty.claim(MODELS, "cpu")
-    with Heart(hasty, lease, interval_s=0.02) as heart:
-        time.sleep(0.5)
-        assert hasty.reclaim() == Reclaimed()
+    lease = queue.claim(MODELS, "cpu")
+
+    def held_until() -> float:
+        with Database(tmp_path).read() as db:
+            return db.execute("SELECT lease_until FROM jobs").fetchone()[0]
+
+    with Heart(queue, lease, interval_s=0.02) as heart:
+        for _ in range(3):
+            now[0] += 50
+            _wait(lambda: held_until() == now[0] + 60)
+        assert queue.reclaim() == Reclaimed()
         store.request_cancel(LOCAL_KEY, lease.job.id)
         _wait(lambda: heart.cancelled)
-    time.sleep(0.35)
-    assert hasty.reclaim() == Reclaimed(cancelled=(lease.job.id,))
-    with Heart(hasty, lease, interval_s=0.02) as heart:
+    now[0] += 60
+    assert queue.reclaim() == Reclaimed()
+    now[0] += 0.1
+    assert queue.reclaim() == Reclaimed(cancelled=(lease.job.id,))
+    with Heart(queue, lease, interval_s=0.02) as heart:
         _wait(lambda: heart.lost)
 
 
 def _wait(condition) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -181,7 +203,7 @@ def test_a_process_is_dead_only_when_that_is_certain():
     assert not replace(me, place="another machine", started=0).is_dead()
     assert not replace(me, place="", pid=2**22 + 1).is_dead()
     zombie = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    fields = open(f"/proc/{zombie.pid}/stat").read().rpartition(")")[2].split()
+    fields = Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()
     owner = Owner(me.place, zombie.pid, int(fields[19]))
     assert not owner.is_dead()
     zombie.stdin.close()

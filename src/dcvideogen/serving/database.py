@@ -75,17 +75,20 @@ class Database:
     One connection, shared by the threads of the process, one transaction at a time (a fraction of a millisecond each;
     durable ones take a flush of the disk, some milliseconds): call it from worker threads, not in an event loop.
     The folder must lie on a local disk: SQLite's write-ahead log does not work over a network.
-    UserError: the file is no database of ours, or one of a newer version.
+    UserError: the folder cannot be written, the file is no database of ours, or one of a newer version.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self.path.exists():
-            _make(self.path)
         self._lock = threading.RLock()
         self._left_behind: list[sqlite3.Connection] = []
-        self._connection, self._pid = _opened(self.path), os.getpid()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self.path.exists():
+                _make(self.path)
+            self._connection, self._pid = _opened(self.path), os.getpid()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise UserError(f"{folder} cannot be a data folder ({error}); use one on a local disk") from error
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -143,6 +146,7 @@ def _make(path: Path) -> None:
 
 def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -156,7 +160,6 @@ def _opened(path: Path) -> sqlite3.Connection:
             f"{path} is a database {found}; up to version {VERSION} of our own can be read; use the newer dcvideogen, "
             "or another data folder"
         )
-    connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 

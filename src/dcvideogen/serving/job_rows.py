@@ -26,4 +26,5 @@ def job_of(row: sqlite3.Row) -> Job:
         cancel_requested=bool(row["cancel"]),
         failure=None if code is None else JobFailure(code, row["error_message"], row["error_hint"]),
         num_bytes=row["num_bytes"],
+        device=row["device"],
     )

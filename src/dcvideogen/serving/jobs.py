@@ -170,6 +170,7 @@ class Job:
     created, started, finished: Unix seconds; started: the latest start. seconds: of work in the run that completed it.
     progress: while it runs. preview: rises by one with each new preview file; 0: there is none. deaths: how often its
     worker died under it. cancel_requested: a running one will stop soon. num_bytes: of the finished video.
+    device: of the worker that took it last, in its own words: for the operator.
     """
 
     id: str
@@ -187,6 +188,7 @@ class Job:
     cancel_requested: bool
     failure: JobFailure | None
     num_bytes: int | None
+    device: str | None
 
     @property
     def percent(self) -> int:

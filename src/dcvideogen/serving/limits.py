@@ -16,8 +16,9 @@ class Limits(Frozen):
     """All limits of a server; each check raises a RequestError that says what came and what is allowed.
 
     Queue: queue_length: queued jobs of all keys together; queued_per_key: of one key (its own quota goes first);
-    videos_per_day: accepted per key and UTC day, None: any number. A request: prompt_chars: of prompt and of negative
-    prompt each; video_pixels: frames x height x width (the default is 146 frames of 1280x720); steps.
+    videos_per_day: accepted per key and UTC day, None: any number. `LOCAL_KEY` is held by queue_length alone.
+    A request: prompt_chars: of prompt and of negative prompt each; video_pixels: frames x height x width (the default
+    is 145 frames of 1280x720); steps.
     Uploads: upload_bytes: as they come; upload_pixels: of one picture, counted before it is decoded; picture_side,
     clip_side: what is longer is made smaller; clip_frames: what is longer is cut; uploads_per_key, upload_age_s: how
     many are kept, and for how many seconds (a job has its own copy). Their reading, in a process of its own:

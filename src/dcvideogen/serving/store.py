@@ -157,28 +157,33 @@ def _check_room(db: sqlite3.Connection, key_id: str, model: str, limits: Limits,
     key = db.execute("SELECT * FROM keys WHERE id = ?", (key_id,)).fetchone()
     if key is None or key["revoked"] is not None:
         raise RequestError("invalid_key", "this API key is not valid here", "send a valid one", 401)
-    day = utc_day(now)
-    per_day = limits.videos_per_day if key["videos_per_day"] is None else key["videos_per_day"]
-    made = db.execute("SELECT videos FROM daily_videos WHERE key_id = ? AND day = ?", (key_id, day)).fetchone()
-    if per_day is not None and (made["videos"] if made else 0) >= per_day:
-        raise too_many(
-            "daily_limit", f"{per_day} videos a day (UTC) are allowed to this key, and were accepted",
-            "wait for the next day", (day + 1) * 86_400 - now,
-        )  # fmt: skip
+    if key_id != LOCAL_KEY:
+        _check_quota(db, key, model, limits, now)
     total = db.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0]
-    mine = db.execute("SELECT count(*), min(number) FROM jobs WHERE status = 'queued' AND key_id = ?", (key_id,))
-    own, first = mine.fetchone()
-    at_once = limits.queued_per_key if key["queued_at_once"] is None else key["queued_at_once"]
-    if key_id != LOCAL_KEY and own >= at_once:
-        raise too_many(
-            "too_many_queued", f"{own} jobs of this key are queued, {at_once} are allowed", "let one of them start",
-            waiting(db, first, model).seconds,
-        )  # fmt: skip
     if total >= limits.queue_length:
         oldest = db.execute("SELECT min(number) FROM jobs WHERE status = 'queued'").fetchone()[0]
         raise too_many(
             "queue_full", f"{total} jobs are queued, {limits.queue_length} are allowed", "let one of them start",
             waiting(db, oldest, model).seconds,
+        )  # fmt: skip
+
+
+def _check_quota(db: sqlite3.Connection, key: sqlite3.Row, model: str, limits: Limits, now: float) -> None:
+    day = utc_day(now)
+    per_day = limits.videos_per_day if key["videos_per_day"] is None else key["videos_per_day"]
+    made = db.execute("SELECT videos FROM daily_videos WHERE key_id = ? AND day = ?", (key["id"], day)).fetchone()
+    if per_day is not None and (made["videos"] if made else 0) >= per_day:
+        raise too_many(
+            "daily_limit", f"{per_day} videos a day (UTC) are allowed to this key, and were accepted",
+            "wait for the next day", (day + 1) * 86_400 - now,
+        )  # fmt: skip
+    mine = db.execute("SELECT count(*), min(number) FROM jobs WHERE status = 'queued' AND key_id = ?", (key["id"],))
+    own, first = mine.fetchone()
+    at_once = limits.queued_per_key if key["queued_at_once"] is None else key["queued_at_once"]
+    if own >= at_once:
+        raise too_many(
+            "too_many_queued", f"{own} jobs of this key are queued, {at_once} are allowed", "let one of them start",
+            waiting(db, first, model).seconds,
         )  # fmt: skip
 
 

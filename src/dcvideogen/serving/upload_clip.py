@@ -68,6 +68,8 @@ def _reader(source: Path) -> str:
 
 
 def _check_size(height: int, width: int, limits: dict[str, Any]) -> None:
+    if height * width == 0:  # FFmpeg's, of sizes that it does not believe
+        raise Refused(DAMAGED, "the clip's frames have no possible size")
     if height * width > limits["upload_pixels"]:
         raise Refused(
             TOO_LARGE, f"frames of {width}x{height} came, up to {limits['upload_pixels']:,} pixels are allowed"

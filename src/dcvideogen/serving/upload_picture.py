@@ -29,11 +29,13 @@ def rewrite_picture(source: Path, folder: Path, limits: dict[str, Any]) -> dict[
                     f"a picture of {image.width}x{image.height} came, up to {limits['upload_pixels']:,} pixels "
                     "are allowed",
                 )
-            # Decodes; large JPEGs only as far as is needed.
-            image.thumbnail((limits["picture_side"],) * 2, Image.Resampling.HAMMING)
+            side = limits["picture_side"]
+            image.draft(None, (2 * side, 2 * side))  # of a large JPEG only as much is decoded as is needed
             picture = _plain(ImageOps.exif_transpose(image))
+            # Of PIL's kernels the nearest to averaging over the area of a pixel, by which clips are made smaller.
+            picture.thumbnail((side, side), Image.Resampling.HAMMING)
     except UnidentifiedImageError:
-        raise Refused(UNSUPPORTED, f"the file is no picture of a known kind ({', '.join(FORMATS)})") from None
+        raise Refused(UNSUPPORTED, f"the file is no intact picture of a known kind ({', '.join(FORMATS)})") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise Refused(DAMAGED, "the picture cannot be read, it is cut off or damaged") from error
     picture.info = {}

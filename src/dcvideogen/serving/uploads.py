@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from dcvideogen.serving.upload_terms import (
     UNSUPPORTED,
     UPLOAD,
 )
+
+logger = logging.getLogger("dcvideogen")
 
 # HTTP status and what to do.
 _REFUSALS = {
@@ -198,6 +201,7 @@ def _read(kind: str, folder: Path, limits: Limits) -> UploadFacts:
     if result is not None and result.refused is not None:
         raise _refusal(result.refused, result.message)
     if result is None or result.facts is None or child.returncode != 0:
+        logger.warning("the process that read an upload ended with %d and no result", child.returncode)
         # Killed at a limit, or by its own libraries when they got no memory or something that they had not foreseen.
         raise _refusal(TOO_EXPENSIVE, "it cannot be read within the limits of memory, time and size")
     return result.facts

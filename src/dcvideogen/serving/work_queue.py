@@ -166,6 +166,21 @@ class WorkQueue:
                 logger.warning("the worker of job %s died (%d times so far): %s", row["id"], deaths, status)
         return Reclaimed(*(tuple(ids[name]) for name in ("queued", "failed", "cancelled")))
 
+    def fail_unserved(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Fails queued jobs of all other models (model_gone), for a server that starts with fewer; returns their ids.
+
+        Nobody would ever take them, and they would keep their places in the queue.
+        """
+        with self._database.write(durable=True) as db:
+            rows = db.execute(
+                "UPDATE jobs SET status = 'failed', finished = ?, error_code = ?, error_message = ?, error_hint = ? "
+                "WHERE status = 'queued' AND model NOT IN (SELECT value FROM json_each(?)) RETURNING id",
+                (time.time(), *_GONE, json.dumps(list(models))),
+            ).fetchall()
+        for row in rows:
+            self.files.drop_latents(row["id"])
+        return tuple(row["id"] for row in rows)
+
     def close(self) -> None:
         self._database.close()
 
@@ -193,6 +208,7 @@ _DIED = (
     "the process that made the video ended unexpectedly each time",
     "ask for a smaller video; if that fails too, tell the operator of this server",
 )
+_GONE = ("model_gone", "this server no longer has the model", "ask for one of those that it lists")
 
 
 def _is_left(row: sqlite3.Row) -> bool:
