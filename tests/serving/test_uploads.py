@@ -40,14 +40,14 @@ def picture_bytes(image: Image.Image, form: str = "PNG", **options: object) -> b
 
 
 def clip_bytes(num_frames: int = 6, height: int = 48, width: int = 64, form: str = "mp4", codec: str = "libx264",
-               rotation: int = 0) -> bytes:  # fmt: skip
+               rotation: int = 0, pixel_format: str = "yuv420p") -> bytes:  # fmt: skip
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=form) as container:
         stream = container.add_stream(codec, rate=Fraction(12))
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         if rotation:
             stream.set_display_rotation(rotation)
-        picture = av.VideoFrame.from_ndarray(gradient(height, width)).reformat(format="yuv420p")
+        picture = av.VideoFrame.from_ndarray(gradient(height, width)).reformat(format=pixel_format)
         for index in range(num_frames):
             picture.pts = index
             container.mux(stream.encode(picture))
@@ -156,6 +156,12 @@ def test_clips_of_browsers_and_phones_are_read(uploads, form, codec):
     assert (facts.height, facts.width, facts.num_frames, facts.shortened) == (48, 64, 3, False)
 
 
+def test_texts_in_a_clip_may_be_in_any_encoding(uploads):
+    data = clip_bytes(2)
+    assert data.count(b"VideoHandler") == 1
+    assert send(uploads, data.replace(b"VideoHandler", b"V\xeddeoHandler"), "clip").facts.num_frames == 2
+
+
 def test_frames_beyond_the_limit_are_refused_and_those_at_it_are_not(tmp_path):
     assert send(Uploads(tmp_path, Limits(upload_pixels=48 * 64)), clip_bytes(2), "clip").facts.num_frames == 2
     with pytest.raises(RequestError, match="frames of 64x48 came, up to 3,071 pixels are allowed; make it smaller"):
@@ -171,6 +177,7 @@ def zip_bytes() -> bytes:
 
 NOISE = picture_bytes(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+MJPEG = clip_bytes(2, form="matroska", codec="mjpeg", pixel_format="yuvj420p")
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n"
 HOSTILE = {
     "empty picture": ("image", b"", "upload_damaged"),
@@ -183,6 +190,12 @@ HOSTILE = {
     "the largest size": ("image", png_that_claims(2**31 - 1, 2**31 - 1), "upload_too_large"),
     "size none": ("image", png_that_claims(0, 0), "upload_unsupported"),
     "an absurd clip": ("clip", mp4_that_claims(60_000, 60_000), "upload_damaged"),
+    "another codec": (
+        "clip",
+        clip_bytes(2, form="matroska", codec="mjpeg", pixel_format="yuvj420p"),
+        "upload_unsupported",
+    ),
+    "unknown codec": ("clip", clip_bytes(2).replace(b"avc1", b"zzzz"), "upload_unsupported"),
     "zip": ("image", zip_bytes(), "upload_unsupported"),
     "svg": ("image", SVG, "upload_unsupported"),
     "playlist": ("clip", PLAYLIST, "upload_unsupported"),
@@ -214,10 +227,16 @@ def test_what_is_no_picture_or_clip_is_refused_and_leaves_nothing(uploads, tmp_p
 def test_a_picture_that_takes_too_much_is_refused(tmp_path, tight):
     uploads = Uploads(tmp_path, Limits(**tight))
     picture = Image.new("RGB", (4000, 4000)) if "reading_memory_bytes" in tight else Image.effect_noise((90, 90), 100)
-    with pytest.raises(RequestError, match=r"memory|too long to be read") as refused:
+    with pytest.raises(RequestError, match=r"memory|too long to be read|too large when it is written") as refused:
         send(uploads, picture_bytes(picture))
     assert (refused.value.code, refused.value.http_status) == ("upload_too_expensive", 422)
     assert not list((tmp_path / "incoming").iterdir())
+
+
+def test_a_clip_that_grows_too_much_is_refused(tmp_path):
+    uploads = Uploads(tmp_path, Limits(reading_output_bytes=1000))
+    with pytest.raises(RequestError, match="it becomes too large when it is written anew"):
+        send(uploads, clip_bytes(6), "clip")
 
 
 def test_a_clip_that_takes_too_much_computing_is_refused(tmp_path):

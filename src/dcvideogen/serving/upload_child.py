@@ -8,6 +8,7 @@ reads FOLDER/upload and writes FOLDER/picture.png or FOLDER/clip.mp4, and FOLDER
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -33,6 +34,13 @@ def main(kind: str, folder: Path, limits: dict[str, Any]) -> None:
         result = {"refused": refusal.code, "message": str(refusal)}
     except MemoryError:
         result = {"refused": TOO_EXPENSIVE, "message": "it needs too much memory to be read"}
+    except ImportError:
+        raise  # ours: the server logs that this process failed
+    except Exception as error:  # decoders fail in many ways at what nobody foresaw
+        if getattr(error, "errno", None) == errno.EFBIG:
+            result = {"refused": TOO_EXPENSIVE, "message": "it becomes too large when it is written anew"}
+        else:
+            result = {"refused": DAMAGED, "message": "the file cannot be read"}
     # A memory error leaves room again: what was being decoded is gone.
     (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from dcvideogen.serving.upload_terms import CLIP, DAMAGED, TOO_LARGE, UNSUPPORTED, Refused
 
-# By their first bytes, and then that one reader alone: others (playlists, lists of files) would open what they name.
+# What phones, cameras and browsers write. Other decoders are not even asked: each is one more to attack.
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4")
 _MIN_SIDE = 16
 _MAX_FPS, _USUAL_FPS = 120, Fraction(24)
@@ -37,14 +38,15 @@ def rewrite_clip(source: Path, folder: Path, limits: dict[str, Any]) -> dict[str
         with av.open(
             str(source),
             format=_reader(source),
+            metadata_errors="ignore",  # texts in a clip may be in any encoding, and are not kept
             container_options={"protocol_whitelist": "file", "codec_whitelist": ",".join(_CODECS)},
         ) as container:
             if not container.streams.video:
                 raise Refused(UNSUPPORTED, "the file has no video in it")
             stream = container.streams.video[0]
             context = stream.codec_context
-            if context.name not in _CODECS:
-                raise Refused(UNSUPPORTED, f"a video of codec {context.name} came")
+            if context is None or context.name not in _CODECS:
+                raise Refused(UNSUPPORTED, f"a video of codec {context.name if context else 'unknown'} came")
             _check_size(context.height, context.width, limits)
             rate = stream.average_rate or stream.guessed_rate or _USUAL_FPS
             fps = min(max(Fraction(rate), Fraction(1)), Fraction(_MAX_FPS)).limit_denominator(1001)
@@ -52,12 +54,13 @@ def rewrite_clip(source: Path, folder: Path, limits: dict[str, Any]) -> dict[str
             frames = _frames(container.decode(stream), limits)
             return _write(frames, folder / CLIP, fps, limits["clip_frames"])
     except av.FFmpegError as error:
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or error.errno == errno.EFBIG:
             raise
         raise Refused(DAMAGED, "the clip cannot be read, it is cut off or damaged") from error
 
 
 def _reader(source: Path) -> str:
+    """By the first bytes, and then this one reader alone: others (playlists, lists of files) open what they name."""
     with source.open("rb") as file:
         start = file.read(12)
     if start[4:8] == b"ftyp":
@@ -85,9 +88,9 @@ def _frames(pictures: Iterator[VideoFrame], limits: dict[str, Any]) -> Iterator[
         _check_size(picture.height, picture.width, limits)  # it may change within a stream
         if size is None:
             scale = min(1.0, limits["clip_side"] / max(picture.height, picture.width))
-            # At least 16 of the longer side's 1280 stay, whatever the shape.
+            # The shorter side of a strip is not made smaller than it may be.
             size = tuple(max(_MIN_SIDE, int(side * scale)) // 2 * 2 for side in (picture.height, picture.width))
-            turns = picture.rotation // 90  # of the first: a size that changes on the way cannot be written
+            turns = picture.rotation // 90  # counterclockwise; of the first: the size cannot change on the way
         large = picture.height >= 720 or picture.width >= 1280
         frame = picture.reformat(
             height=size[0],
@@ -105,7 +108,7 @@ def _frames(pictures: Iterator[VideoFrame], limits: dict[str, Any]) -> Iterator[
 
 
 def _write(frames: Iterator[np.ndarray], target: Path, fps: Fraction, max_frames: int) -> dict[str, Any]:
-    count, shortened = 0, False
+    count = 0
     first = next(frames, None)
     if first is None:
         raise Refused(DAMAGED, "the clip has no frame that can be read")
@@ -130,6 +133,6 @@ def _write(frames: Iterator[np.ndarray], target: Path, fps: Fraction, max_frames
             container.mux(stream.encode(picture))
             count += 1
             frame = next(frames, None)
-        shortened = frame is not None
         container.mux(stream.encode(None))
+    shortened = frame is not None
     return {"height": height, "width": width, "num_frames": count, "fps": str(fps), "shortened": shortened}

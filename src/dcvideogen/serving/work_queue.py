@@ -135,10 +135,9 @@ class WorkQueue:
 
         What was saved stays. May raise LeaseLost.
         """
-        if self._update(lease, "stage = NULL"):
-            self.cancel(lease)
-        else:
-            self._update(lease, "status = 'queued', lease_until = NULL")
+        status = "status = iif(cancel, 'cancelled', 'queued'), finished = iif(cancel, :now, NULL)"
+        if self._update(lease, f"{status}, stage = NULL, lease_until = NULL"):
+            self.files.drop_latents(lease.job.id)
 
     def reclaim(self) -> Reclaimed:
         """Takes jobs from workers that are dead or whose lease ran out; what they saved stays. Call it now and then.
@@ -193,14 +192,14 @@ class WorkQueue:
         now = time.time()
         held = {"id": lease.job.id, "claim": lease.claim, "now": now, "until": now + self.lease_s}
         with self._database.write(durable=durable) as db:
-            row = db.execute(
+            rows = db.execute(
                 f"UPDATE jobs SET {assignments} WHERE id = :id AND claims = :claim AND status = 'in_progress' "
                 "RETURNING cancel",
                 {**held, **values},
-            ).fetchone()
-        if row is None:
+            ).fetchall()
+        if not rows:
             raise LeaseLost(f"job {lease.job.id} is no longer this worker's")
-        return bool(row["cancel"])
+        return bool(rows[0]["cancel"])
 
 
 _DIED = (
