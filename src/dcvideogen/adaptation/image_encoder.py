@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcvideogen.adaptation.text import to_weights
 from dcvideogen.errors import UserError
 from dcvideogen.video import video_to_frames
 
@@ -45,4 +46,4 @@ def clip_tokens(model: Any, processor: Any, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] -> (B, N, D): the hidden states before CLIP's last layer."""
     pictures = list(video_to_frames(images.transpose(0, 1)))
     pixels = processor(images=pictures, return_tensors="pt").pixel_values
-    return model(pixels.to(model.device, model.dtype), output_hidden_states=True).hidden_states[-2]
+    return model(to_weights(pixels.to(model.dtype), model), output_hidden_states=True).hidden_states[-2]

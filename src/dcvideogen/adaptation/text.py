@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcvideogen.adaptation.fingerprints import Fingerprints, read_config
 from dcvideogen.errors import UserError
@@ -56,12 +56,18 @@ class TextEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = next(self.model.parameters()).device
-        ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
+        ids, mask = (to_weights(tensor, self.model) for tensor in (tokens.input_ids, tokens.attention_mask))
         hidden = self.model(ids, None if self.keep_padding else mask).last_hidden_state.float().cpu()
         if self.keep_padding:
             return list(hidden)
-        return [row[:length] for row, length in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]
+        return [row[:length] for row, length in zip(hidden, tokens.attention_mask.sum(dim=1).tolist(), strict=True)]
+
+
+def to_weights(tensor: Tensor, model: nn.Module) -> Tensor:
+    """An input of the model on the device of its weights; as it is where they come only while a layer runs (diffusers'
+    sequential offload), because they bring the inputs to them."""
+    device = next(model.parameters()).device
+    return tensor if device.type == "meta" else tensor.to(device)
 
 
 def clean(text: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
-from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from dcvideogen.adaptation.positions import set_positions
 from dcvideogen.adaptation.text import TextEncoder, pad_embeds
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.call import CALLBACK_TENSORS, Callback, VideoOutput, check_inputs
 from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
 from dcvideogen.pipelines.noise import starting_noise
 from dcvideogen.pipelines.parts import check_parts
@@ -28,17 +28,6 @@ from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.texts import text_conditions
 
 log = logging.getLogger(__name__)
-
-OUTPUT_TYPES = ("np", "pt", "pil", "latent")
-Callback = Callable[[DiffusionPipeline, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
-
-
-@dataclass
-class VideoOutput(BaseOutput):
-    """frames: of B videos: "np" (B, T, H, W, 3) and "pt" (B, T, 3, H, W) in [0, 1], "pil" B lists of T pictures,
-    "latent" normalised latents (B, C, t, h, w)."""
-
-    frames: Any
 
 
 class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
@@ -51,17 +40,17 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     task = "t2v"
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->autoencoder"
-    _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
+    _callback_tensor_inputs = CALLBACK_TENSORS
     _optional_components = ["transformer_2"]  # noqa: RUF012 - diffusers reads a list
 
     def __init__(
         self,
         tokenizer: Any,
         text_encoder: nn.Module,
-        transformer: nn.Module,
+        transformer: WanTransformer3DModel,
         autoencoder: AutoencoderDCV,
         scheduler: Any,
-        transformer_2: nn.Module | None = None,
+        transformer_2: WanTransformer3DModel | None = None,
         boundary_ratio: float | None = None,
         adaptation: dict[str, Any] | None = None,
     ) -> None:
@@ -113,30 +102,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         embeds, _ = pad_embeds(TextEncoder(self.text_encoder, self.tokenizer, length).encode(prompts), length)
         return embeds.to(self._execution_device)
 
-    def check_inputs(
-        self,
-        prompt: str | Sequence[str] | None,
-        prompt_embeds: Tensor | None,
-        negative_prompt: str | Sequence[str] | None,
-        negative_prompt_embeds: Tensor | None,
-        num_inference_steps: int,
-        output_type: str,
-        callback_tensors: Sequence[str],
-    ) -> None:
-        """Raises UserError for what cannot be meant, before anything is computed."""
-        if (prompt is None) == (prompt_embeds is None):
-            raise UserError("one of prompt and prompt_embeds is needed, and only one")
-        if negative_prompt is not None and negative_prompt_embeds is not None:
-            raise UserError("negative_prompt and negative_prompt_embeds came; one of them is allowed")
-        if num_inference_steps < 1:
-            raise UserError(f"num_inference_steps {num_inference_steps} came; 1 or more is allowed")
-        if output_type not in OUTPUT_TYPES:
-            raise UserError(f"output_type {output_type!r} came; {', '.join(OUTPUT_TYPES)} are allowed")
-        unknown = [name for name in callback_tensors if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise UserError(
-                f"callback tensor {unknown[0]!r} came; {', '.join(self._callback_tensor_inputs)} are allowed"
-            )
+    check_inputs = staticmethod(check_inputs)
 
     def prepare_latents(
         self, count: int, size: VideoSize, generator: Any, latents: Tensor | None, device: torch.device
@@ -258,7 +224,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             else Expert(self.transformer_2, guidance[0] if guidance[1] is None else guidance[1])
         )
 
-        with self.progress_bar(total=steps) as bar:
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:  # Heun has two for a step
 
             def after_step(index: int, timestep: Tensor, latents: Tensor, given: Conditions) -> tuple:
                 bar.update()
