@@ -31,6 +31,7 @@ class JobFiles:
     """The files of a data folder. Asking for a path makes nothing, except the job's folder with `adopt`.
 
         jobs/video_.../     video.mp4, video.latents.safetensors, preview.webp, metrics.json,
+                            side_by_side.mp4,
                             image.png, last_image.png, clip.mp4 (copies of uploads)
         uploads/image_.../  picture.png          uploads/clip_.../  clip.mp4
         incoming/...        an upload while it comes and is read
@@ -55,6 +56,10 @@ class JobFiles:
     def preview(self, job_id: str) -> Path:
         """The latest preview, WebP, perhaps moving; replaced as a whole."""
         return self.job_folder(job_id) / "preview.webp"
+
+    def side_by_side(self, job_id: str) -> Path:
+        """Of a reconstruction: the clip and beside it what came back; H.264 in mp4."""
+        return self.job_folder(job_id) / "side_by_side.mp4"
 
     def metrics(self, job_id: str) -> Path:
         """Of a reconstruction: its measures as JSON."""
