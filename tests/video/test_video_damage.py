@@ -192,4 +192,5 @@ def test_stopping_early_leaves_no_thread_behind(tmp_path):
     frames = iterate_frames(path)
     next(frames)
     frames.close()
-    assert threading.active_count() == 1
+    # Of ours: a library's, such as tqdm's, may be there.
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dcvideogen")]

@@ -158,3 +158,16 @@ def test_what_is_no_image_is_said(tmp_path):
         for read in (read_image, probe, lambda path: list(iterate_frames(path))):
             with pytest.raises(UserError, match=message):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("side", "rms"), [(30, 0.65), (40, 1.0), (24, 1.0)])
+def test_pictures_are_made_smaller_by_area_also_where_pixels_are_shared(tmp_path, side, rms):
+    """60 to 30, 40 and 24; the area's mean is that of blocks of a picture with every pixel repeated."""
+    walk = np.random.default_rng(0).normal(size=(60, 60, 3)).cumsum(0).cumsum(1)
+    picture = (walk / np.abs(walk).max() * 100 + 128).round().astype(np.uint8)
+    picture += np.random.default_rng(1).integers(0, 20, picture.shape, dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    found = next(iter(iterate_frames(tmp_path / "a.png", height=side, width=side)))
+    every = picture.astype(float).repeat(side, 0).repeat(side, 1)
+    means = every.reshape(side, 60, side, 60, 3).mean((1, 3))
+    assert np.sqrt(((found - means) ** 2).mean()) < rms

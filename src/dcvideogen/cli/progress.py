@@ -5,7 +5,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from dcvideogen.cli import console
 
@@ -13,8 +21,9 @@ SECONDS_PER_LINE = 10.0
 SECONDS_BEFORE_BAR = 2.0
 
 
-def _new_bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _new_bars(*counts: ProgressColumn) -> Progress:
+    """counts: shown between the bar and the time that remains."""
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
     return Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
 
 
@@ -22,7 +31,7 @@ class CountProgress:
     """Context manager that shows how many of how many are done, of one or several things: "files checked"."""
 
     def __init__(self) -> None:
-        self._bars = _new_bars()
+        self._bars = _new_bars(MofNCompleteColumn())
         self._tasks: dict[str, TaskID] = {}
         self._began = self._said = time.monotonic()
 
@@ -54,7 +63,7 @@ class StageProgress:
     def __init__(self, title: str, stages: tuple[str, ...], total: int | None) -> None:
         self._title, self._total = title, total
         self.counts = dict.fromkeys(stages, 0)
-        self._progress = _new_bars()
+        self._progress = _new_bars(MofNCompleteColumn())
         # Titles are file names: brackets in them are no markup.
         safe = title.replace("[", "(").replace("]", ")")
         self._tasks = {stage: self._progress.add_task(f"{safe}: {stage}", total=total) for stage in stages}
@@ -87,8 +96,7 @@ class PhaseProgress:
     def __init__(self, title: str, phases: dict[str, int]) -> None:
         self._title, self._phases = title.replace("[", "(").replace("]", ")"), phases
         self._done = dict.fromkeys(phases, 0)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
+        self._bar = _new_bars()  # of several phases' steps together no count would mean anything
         self._task = self._bar.add_task(self._title, total=sum(phases.values()))
         self._said = time.monotonic()
 

@@ -188,10 +188,17 @@ def _to_frame(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
     if size is None or (image.height, image.width) == size:
         return np.array(image)
     height, width = covering_size(image.height, image.width, *size)
-    # As for videos: by area on the way down, bicubic on the way up.
-    kernel = Image.Resampling.BOX if height < image.height else Image.Resampling.BICUBIC
+    kernel = _smaller(image, height, width) if height < image.height else Image.Resampling.BICUBIC
     resized = image.resize((width, height), kernel)
     return np.ascontiguousarray(centre_crop(np.array(resized), *size))
+
+
+def _smaller(image: Image.Image, height: int, width: int) -> Image.Resampling:
+    """By area, as for videos. PIL's BOX takes source pixels whole or not at all: exact where whole numbers of them
+    become one, and else 3 to 10 levels of 256 from the area's mean (rms, pictures of a natural spectrum), where
+    HAMMING is 1.5 to 2.5 from it."""
+    exact = image.height % height == 0 and image.width % width == 0
+    return Image.Resampling.BOX if exact else Image.Resampling.HAMMING
 
 
 def to_rgb(image: Image.Image, background: int = 0) -> Image.Image:
