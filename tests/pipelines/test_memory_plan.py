@@ -10,7 +10,7 @@ from dcvideogen.adaptation.device_speed import conv_speed
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.memory_autoencoder import DecodePlan, decode_need, encode_need, outline_model
 from dcvideogen.pipelines.memory_counts import Counts, Rates, measure_rates
-from dcvideogen.pipelines.memory_models import Asked, bytes_of, networks_of, published_networks
+from dcvideogen.pipelines.memory_models import Asked, bytes_of, networks_of
 from dcvideogen.pipelines.memory_outline import Account, Outline
 from dcvideogen.pipelines.memory_plan import (
     GROUPS,
@@ -22,6 +22,7 @@ from dcvideogen.pipelines.memory_plan import (
     told,
     told_all,
 )
+from dcvideogen.pipelines.memory_published import published_networks
 from dcvideogen.pipelines.memory_trace import peak_bytes
 
 RATES = Rates(1e12, 1e12, "a guess")
@@ -121,6 +122,7 @@ def test_sizes_of_the_published_parts_are_the_published_ones():
     assert networks.text_encoder.dtype == networks.autoencoder.dtype == torch.bfloat16
     assert 2 * 14e9 < networks.weights["transformer 1"] < 2 * 18e9
     assert bytes_of(networks.autoencoder) / 2 / 1e6 == pytest.approx(917 + 1222, abs=1)
+    assert networks.image_encoder is None  # as Wan 2.2 has none
     first, second = networks.transformers
     assert first.config.in_channels == second.config.in_channels == 68
     assert first.scale_shift_table.dtype == torch.float32  # as from_pretrained keeps it
@@ -165,17 +167,6 @@ def test_the_fastest_plan_that_fits_is_chosen(large):
 def test_when_none_fits_the_user_hears_what_is_needed(large):
     with pytest.raises(UserError, match=r"1 GiB of memory may be taken and .* GiB are needed at least, for .*--memory"):
         choose_plan(large, 2**30)
-
-
-def test_an_image_has_a_phase_of_its_own():
-    from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_transformer
-
-    networks = networks_of(
-        text_encoder().model, [tiny_transformer(in_channels=36)], tiny_autoencoder(), nn.Linear(1000, 1000)
-    )
-    plan = make_plan(Counts(networks, SMALL, RATES, on_cpu=True), RESIDENT, True, DecodePlan())
-    assert [phase.name for phase in plan.phases] == ["text", "image", "denoising", "decoding"]
-    assert networks.weights["image encoder"] == 4 * 1000 * 1001
 
 
 def test_without_guidance_there_is_one_pass(networks):

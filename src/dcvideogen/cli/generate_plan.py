@@ -12,13 +12,15 @@ import torch
 from dcvideogen.adaptation.folder import SamplingDefaults, Trained
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.cli.console import out
+from dcvideogen.conditioning import ImageCondition
 from dcvideogen.pipelines.hub import hub_folder, is_hub_id
 from dcvideogen.pipelines.loading import Task, hide_progress_bars, load_pipeline
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
+from dcvideogen.pipelines.memory_models import Asked as AskedVideo
 from dcvideogen.pipelines.memory_models import Networks
 from dcvideogen.pipelines.memory_plan import Plan, choose_plan, plans_for, told, told_all
-from dcvideogen.pipelines.placement import asked_of, networks_in, networks_named
+from dcvideogen.pipelines.placement import networks_in, networks_named
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 
@@ -100,7 +102,8 @@ def asked_size(pipeline: DCVideoGenPipeline, asked: Asked) -> VideoSize:
 
 def ways_of(pipeline: DCVideoGenPipeline, size: VideoSize, asked: Asked, device: torch.device) -> Ways:
     info = pipeline.adaptation
-    return count_ways(networks_in(pipeline), size, asked, info.sampling, info.trained.max_sequence_length, device)
+    tokens, condition = info.trained.max_sequence_length, info.image_condition
+    return count_ways(networks_in(pipeline), size, asked, info.sampling, tokens, device, condition)
 
 
 def count_ways(
@@ -110,6 +113,7 @@ def count_ways(
     defaults: SamplingDefaults,
     text_tokens: int,
     device: torch.device,
+    condition: ImageCondition = "zeros",
 ) -> Ways:
     guidance = defaults.guidance if asked.guidance is None else asked.guidance
     steps = asked.steps or defaults.steps
@@ -117,7 +121,10 @@ def count_ways(
         # Plans count two passes a step; three are as many in half as many steps more. They are run one by one.
         steps = math.ceil(1.5 * steps) if guidance > 1 else steps
         guidance = max(guidance, image_guidance)
-    wanted = asked_of(size, steps, guidance, text_tokens)
+    wanted = AskedVideo(
+        size.height, size.width, size.num_frames, steps, guided=guidance > 1, text_tokens=text_tokens,
+        images=max(1, len(asked.images)), condition=condition,
+    )  # fmt: skip
     there = device.type == "cpu" or torch.cuda.is_available()
     rates = measure_rates(networks, device) if there else PAPER_RATES
     return Ways(plans_for(networks, wanted, on_cpu=device.type == "cpu", rates=rates), rates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +52,13 @@ class Counts:
         self.passes = 2 if asked.guided else 1
         batches = {asked.videos, self.passes * asked.videos}
         self.activations = {batch: networks.transformer_activations(asked, batch) for batch in batches}
-        grid = networks.latent_shape(asked)
-        numbers = asked.videos * networks.autoencoder.config.latent_channels * grid[0] * grid[1] * grid[2]
-        self.latents = LATENT_COPIES * torch.float32.itemsize * numbers
+        config = networks.transformers[0].config
+        # And what goes behind the latents' channels, which is the same for all videos.
+        copies = LATENT_COPIES * asked.videos * config.out_channels + config.in_channels - config.out_channels
+        self.latents = torch.float32.itemsize * math.prod(networks.latent_shape(asked)) * copies
         self.forwards = asked.steps * self.passes
         self.text_seconds = networks.text_flops(asked) / rates.matmul
+        self.image_activations = networks.image_activations(asked)
         self.denoise_seconds = networks.transformer_flops(asked) * self.forwards * asked.videos / rates.matmul
         self.encode_flops, self.decode_flops = networks.autoencoder_flops(asked)
         self.encoding: dict[DecodePlan, Need] = {}
@@ -76,18 +79,29 @@ class Counts:
         return self.asked.videos * self.decode_flops / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
 
     def encode(self, plan: DecodePlan) -> Need:
-        """Of an image-to-video model's condition: a clip that is the image and then nothing, in fp32 at first."""
+        """Of an image-to-video model's condition: a clip of whole latents that is the image and then nothing."""
         found = self.encoding.get(plan)
         if found is None:
-            found = encode_need(self.networks.autoencoder, plan, *self._video, on_cpu=self.on_cpu)
-            if self.networks.autoencoder.dtype != torch.float32:
-                clip = 3 * self.asked.height * self.asked.width * self.asked.num_frames * torch.float32.itemsize
-                found = Need(found.device + clip, found.host)
-            self.encoding[plan] = found
+            model = self.networks.autoencoder
+            size = model.geometry.video_size(*self.networks.latent_shape(self.asked)[1:])
+            whole, encoded = self._clip_frames()
+            found = encode_need(model, plan, *size, encoded, on_cpu=self.on_cpu)
+            beside = 3 * math.prod(size) * (whole - encoded) * model.dtype.itemsize  # frames that are not encoded
+            self.encoding[plan] = found = Need(found.device + beside, found.host)
         return found
 
     def encode_seconds(self, plan: DecodePlan) -> float:
-        return self.encode_flops / self.rates.conv * STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
+        """And of CLIP's look at the images."""
+        whole, encoded = self._clip_frames()
+        slower = STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
+        seconds = self.encode_flops * encoded / whole / self.rates.conv * slower
+        return seconds + self.networks.image_flops(self.asked) / self.rates.matmul
+
+    def _clip_frames(self) -> tuple[int, int]:
+        """Of the clip that holds the image: frames, and how many of them are encoded at a time."""
+        geometry = self.networks.autoencoder.geometry
+        whole = geometry.num_video_frames(self.networks.latent_shape(self.asked)[0])
+        return whole, geometry.temporal_ratio if self.asked.condition == "alone" else whole
 
     def writing(self) -> int:
         """Host bytes: a chunk's frames in uint8, and those that the encoder of the video looks ahead."""

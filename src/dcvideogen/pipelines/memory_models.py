@@ -13,27 +13,17 @@ from torch import nn
 
 from dcvideogen.adaptation.on_meta import transformer_on_meta
 from dcvideogen.adaptation.transformer_cost import block_lists, cost_of
-from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.autoencoder.presets import PRESETS, check_preset
-from dcvideogen.conditioning import MASK_CHANNELS
-from dcvideogen.errors import UserError
+from dcvideogen.conditioning import ImageCondition
 from dcvideogen.pipelines.memory_trace import peak_bytes
-
-# google/umt5-xxl, the text encoder of all Wan models: its encoder alone has 5.68 B parameters.
-UMT5_XXL: dict[str, Any] = {
-    "model_type": "umt5", "d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24,
-    "vocab_size": 256384, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
-}  # fmt: skip
-# CLIP ViT-H/14's image tower, whose tokens Wan 2.1's image-to-video models are shown.
-IMAGE_TOKENS, CLIP_PARAMETERS = 257, 632_000_000
 
 
 @dataclass(frozen=True)
 class Asked:
     """The videos that are asked for. steps: denoising steps; guided: with a negative prompt; videos: made together;
-    text_tokens: what a prompt is padded to."""
+    text_tokens: what a prompt is padded to. images: that are given, where the model takes any; condition: how the
+    latents of the first are made (`conditioning.condition_latents`)."""
 
     height: int
     width: int
@@ -42,18 +32,20 @@ class Asked:
     guided: bool = True
     videos: int = 1
     text_tokens: int = 512
+    images: int = 1
+    condition: ImageCondition = "zeros"
 
 
 @dataclass(frozen=True)
 class Networks:
     """All on the meta device, in the dtypes that they will have. transformers: one, or two for parts of the noise
-    levels. image_encoder_bytes: of CLIP's weights; it runs on one image, so the rest is nothing. Made by `networks_of`
-    from a pipeline's parts, or by `networks_from_configs`."""
+    levels. image_encoder: CLIP's, where the transformers are shown its tokens. Made by `networks_of` from a pipeline's
+    parts, or by `networks_from_configs`."""
 
     text_encoder: nn.Module | None
     transformers: tuple[nn.Module, ...]
     autoencoder: AutoencoderDCV
-    image_encoder_bytes: int = 0
+    image_encoder: nn.Module | None = None
 
     @property
     def image_to_video(self) -> bool:
@@ -70,9 +62,9 @@ class Networks:
     def weights(self) -> dict[str, int]:
         """Bytes by component."""
         parts = {"text encoder": self.text_encoder, "autoencoder": self.autoencoder}
+        parts["image encoder"] = self.image_encoder
         parts |= {f"transformer {number}": one for number, one in enumerate(self.transformers, start=1)}
-        sizes = {name: bytes_of(network) for name, network in parts.items() if network is not None}
-        return sizes | ({"image encoder": self.image_encoder_bytes} if self.image_encoder_bytes else {})
+        return {name: bytes_of(network) for name, network in parts.items() if network is not None}
 
     @functools.cached_property
     def block_bytes(self) -> int:
@@ -103,6 +95,32 @@ class Networks:
         weights = sum(parameter.numel() for parameter in self.text_encoder.encoder.block.parameters())
         return 2.0 * weights * asked.text_tokens * (2 if asked.guided else 1)
 
+    def image_activations(self, asked: Asked) -> int:
+        """Bytes, while CLIP looks at the images: it gives out what all its layers made."""
+        if self.image_encoder is None:
+            return 0
+        config, dtype = self.image_encoder.config, self.image_encoder.dtype
+
+        def run() -> object:
+            side = config.image_size
+            pixels = torch.empty(asked.images, config.num_channels, side, side, dtype=dtype, device="meta")
+            return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+
+        return peak_bytes([self.image_encoder], run)
+
+    def image_flops(self, asked: Asked) -> float:
+        """Two per weight and token."""
+        if self.image_encoder is None:
+            return 0.0
+        weights = sum(parameter.numel() for parameter in self.image_encoder.parameters())
+        return 2.0 * weights * self.image_tokens * asked.images
+
+    @property
+    def image_tokens(self) -> int:
+        """Of one image: a token for each patch, and one for the class."""
+        config = self.image_encoder.config
+        return (config.image_size // config.patch_size) ** 2 + 1
+
     def latent_shape(self, asked: Asked) -> tuple[int, int, int]:
         """(t, h, w): whole patches of the transformer that hold the video."""
         grid = self.autoencoder.geometry.latent_shape(asked.num_frames, asked.height, asked.width)
@@ -129,7 +147,7 @@ class Networks:
         with torch.device("meta"):
             image = None
             if config.image_dim is not None:
-                image = torch.empty(batch, IMAGE_TOKENS, config.image_dim, dtype=dtype)
+                image = torch.empty(batch, asked.images * self.image_tokens, config.image_dim, dtype=dtype)
             velocity = transformer(
                 hidden_states=torch.empty(batch, config.in_channels, *self.latent_shape(asked), dtype=dtype),
                 timestep=torch.empty(batch),
@@ -154,7 +172,8 @@ def networks_of(
         dtype=transformers[0].dtype,
         text_dtype=None if text_encoder is None else text_encoder.dtype,
         autoencoder_dtype=autoencoder.dtype,
-        image_encoder_bytes=0 if image_encoder is None else bytes_of(image_encoder),
+        image_encoder=None if image_encoder is None else image_encoder.config.to_dict(),
+        image_dtype=None if image_encoder is None else image_encoder.dtype,
     )
 
 
@@ -166,43 +185,30 @@ def networks_from_configs(
     dtype: torch.dtype,
     text_dtype: torch.dtype | None = None,
     autoencoder_dtype: torch.dtype | None = None,
-    image_encoder_bytes: int = 0,
+    image_encoder: Mapping[str, Any] | None = None,
+    image_dtype: torch.dtype | None = None,
 ) -> Networks:
     """Of the contents of their config.json. dtype: of all weights, where no other is given for a part."""
-    text = None
+    text = image = None
     if text_encoder is not None:
-        import transformers as library
+        from transformers import UMT5Config, UMT5EncoderModel
 
         with torch.device("meta"):
-            text = library.UMT5EncoderModel(library.UMT5Config(**text_encoder)).eval()
+            text = UMT5EncoderModel(UMT5Config(**text_encoder)).eval()
         text = nn.Module.to(text, text_dtype or dtype)
+    if image_encoder is not None:
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
+        with torch.device("meta"):
+            image = CLIPVisionModel(CLIPVisionConfig(**image_encoder)).eval()
+        image = nn.Module.to(image, image_dtype or dtype)
     with torch.device("meta"):
         decoder = AutoencoderDCV.from_config(dict(autoencoder))
     return Networks(
         text,
         tuple(_in_dtype(transformer_on_meta(config), dtype).requires_grad_(False) for config in transformers),
         nn.Module.to(decoder, autoencoder_dtype or dtype).eval(),
-        image_encoder_bytes,
-    )
-
-
-def published_networks(model: str, autoencoder: str = "f32t4c32", *, dtype: torch.dtype = torch.bfloat16) -> Networks:
-    """Of a published Wan model moved to a published autoencoder's latents, from nothing but their names.
-
-    model: a key of WAN_CONFIGS; autoencoder: one of PRESETS. The moved transformer has patches of one latent, as the
-    authors' have (DC-Gen-Wan2.1-T2V-14B). UserError for other names.
-    """
-    if model not in WAN_CONFIGS:
-        raise UserError(f"no published model {model!r} to plan with; known: {', '.join(WAN_CONFIGS)}")
-    check_preset(autoencoder)
-    base, channels = WAN_CONFIGS[model], PRESETS[autoencoder]["latent_channels"]
-    moved = {**base, "in_channels": channels, "out_channels": channels, "patch_size": (1, 1, 1)}
-    if base["in_channels"] != base["out_channels"]:
-        moved["in_channels"] = 2 * channels + MASK_CHANNELS
-    experts = 2 if model.endswith("a14b") else 1
-    image = CLIP_PARAMETERS * dtype.itemsize if base["image_dim"] is not None else 0
-    return networks_from_configs(
-        UMT5_XXL, [moved] * experts, PRESETS[autoencoder], dtype=dtype, image_encoder_bytes=image
+        image,
     )
 
 

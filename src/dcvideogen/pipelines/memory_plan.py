@@ -82,41 +82,57 @@ def plans_for(networks: Networks, asked: Asked, *, on_cpu: bool, rates: Rates) -
 
 def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan) -> Plan:
     """That one plan. as_batch: guidance in one pass of twice the videos."""
-    asked, weights = counts.asked, counts.weights
-    encoders = weights.get("text encoder", 0) + weights.get("image encoder", 0)
-    transformers = [size for name, size in weights.items() if name.startswith("transformer")]
-    everything = sum(weights.values())
-    # Bytes of weights that are on the device for a phase, and that have to come there for it.
-    there = {"text": encoders, "image": weights["autoencoder"], "decoding": weights["autoencoder"]}
-    there["denoising"] = max(transformers)
-    come = {**there, "denoising": sum(transformers)}
+    asked = counts.asked
     joined = counts.passes if as_batch else 1
-    if placement == RESIDENT:
-        there, come = dict.fromkeys(there, everything), dict.fromkeys(there, 0)
-    if placement == GROUPS:
-        # Two blocks at a time beside what is in no block, all of them for every pass; the autoencoder stays.
-        loose = max(transformers) - counts.networks.blocks_bytes
-        there["denoising"] = loose + 2 * counts.networks.block_bytes + weights["autoencoder"]
-        there["text"] = encoders + weights["autoencoder"]
-        come["denoising"] = max(transformers) * counts.forwards // joined
+    there, come = weights_there(counts, placement, passes=counts.forwards // joined)
 
     def phase(name: str, bytes_: int, seconds: float) -> Phase:
-        return Phase(name, LIBRARIES + there[name] + bytes_, seconds + come[name] / HOST_LINK)
+        return Phase(name, LIBRARIES + bytes_, seconds + come[name] / HOST_LINK)
 
     need, writing = counts.decode(decode), counts.writing()
-    moved = 2 * need.host / HOST_LINK
-    phases = [phase("text", counts.text_activations, counts.text_seconds)]
+    moved, host = 2 * need.host / HOST_LINK, need.host
+    phases = [phase("text", there["text"] + counts.text_activations, counts.text_seconds)]
     if counts.networks.image_to_video:
-        phases.append(phase("image", counts.encode(decode).device, counts.encode_seconds(decode) + moved))
+        encode = counts.encode(decode)
+        image = max(there["image"] + encode.device, there["clip"] + counts.image_activations)
+        phases.append(phase("image", image, counts.encode_seconds(decode) + 2 * encode.host / HOST_LINK))
+        host = max(host, encode.host)
     slower = 1.0 if as_batch else TWO_PASSES_SLOWER
     activations = counts.activations[joined * asked.videos] + counts.latents
-    phases.append(phase("denoising", activations, counts.denoise_seconds * slower))
-    on_device = need.device + (writing if counts.on_cpu else 0)
+    phases.append(phase("denoising", there["denoising"] + activations, counts.denoise_seconds * slower))
+    on_device = there["decoding"] + need.device + (writing if counts.on_cpu else 0)
     phases.append(phase("decoding", on_device, counts.decode_seconds(decode) + moved))
-    host = LIBRARIES + (0 if placement == RESIDENT else everything) + need.host + writing
+    host += LIBRARIES + (0 if placement == RESIDENT else sum(counts.weights.values())) + writing
     if counts.on_cpu:
         host = max(one.device for one in phases)
     return Plan(placement, as_batch, decode, tuple(phases), host)
+
+
+def weights_there(counts: Counts, placement: str, *, passes: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of weights that are on the device for a phase, and that have to come there for it.
+
+    In "image" the autoencoder encodes, in "clip", a part of the same phase, the image encoder looks. passes: forward
+    passes while denoising.
+    """
+    weights, networks = counts.weights, counts.networks
+    text, clip, autoencoder = (weights.get(name, 0) for name in ("text encoder", "image encoder", "autoencoder"))
+    transformers = [size for name, size in weights.items() if name.startswith("transformer")]
+    if placement == RESIDENT:
+        phases = ("text", "image", "clip", "denoising", "decoding")
+        return dict.fromkeys(phases, sum(weights.values())), dict.fromkeys(phases, 0)
+    come = {"text": text, "image": autoencoder + clip, "denoising": sum(transformers), "decoding": autoencoder}
+    if placement == GROUPS:
+        # Two blocks at a time beside what is in no block, all of them for every pass; the autoencoder stays.
+        come |= {"denoising": max(transformers) * passes, "image": clip, "decoding": 0}
+        loose = max(transformers) - networks.blocks_bytes
+        there = {"text": text, "image": 0, "clip": clip, "denoising": loose + 2 * networks.block_bytes, "decoding": 0}
+        return {name: size + autoencoder for name, size in there.items()}, come
+    # Each part goes when the next one of the pipeline's model_cpu_offload_seq comes. The autoencoder is its last: what
+    # comes to encode the image is there until the end, and the text encoder goes when the image has been encoded.
+    stays = autoencoder if networks.image_to_video else 0
+    there = {"text": text, "image": text + autoencoder, "clip": clip + autoencoder}
+    there |= {"denoising": max(transformers) + stays, "decoding": autoencoder}
+    return there, come
 
 
 def choose_plan(plans: Sequence[Plan], budget_bytes: int) -> Plan:

@@ -7,9 +7,9 @@ import torch
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.loading import find_model, lay_out
-from dcvideogen.pipelines.memory_models import Asked, Networks, networks_of, published_networks
+from dcvideogen.pipelines.memory_models import Networks, networks_of
 from dcvideogen.pipelines.memory_plan import GROUPS, OFFLOAD, Plan
-from dcvideogen.pipelines.sizes import VideoSize
+from dcvideogen.pipelines.memory_published import published_networks
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 
 
@@ -32,10 +32,6 @@ def networks_named(model: str, dtype: torch.dtype) -> Networks:
         except UserError as error:
             raise UserError(f"{error}; plans without weights: {', '.join(WAN_CONFIGS)}") from None
     return published_networks(model, dtype=dtype)
-
-
-def asked_of(size: VideoSize, steps: int, guidance: float, text_tokens: int) -> Asked:
-    return Asked(size.height, size.width, size.num_frames, steps, guided=guidance > 1, text_tokens=text_tokens)
 
 
 def place(pipeline: DCVideoGenPipeline, plan: Plan, device: torch.device) -> None:
