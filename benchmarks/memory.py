@@ -9,24 +9,13 @@ frame of the shallowest stage (its channels at half the height and width), which
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from fresh_process import arguments, reset_peak, resident_bytes, run_case
 
 QUARTER, EIGHTH = "f32t4c32-quarter", "f32t4c32-narrow"  # the published depths, these shares of the widths
 PIECE = 4  # frames that are made at a time, so that the clip itself is never held
-
-
-def resident_bytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (high-water mark) of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def measure(preset: str, direction: str, size: int, num_frames: int, rows: int | None, dtype: str) -> dict:
@@ -61,17 +50,12 @@ def measure(preset: str, direction: str, size: int, num_frames: int, rows: int |
     source = videos if direction == "encode" else latents
     with torch.inference_mode():
         run(source(4, 32), 4)  # loads the kernels
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        reset_peak()
         before, start = resident_bytes("VmRSS"), time.process_time()
         run(source(num_frames, size), num_frames)
     peak = resident_bytes("VmHWM") - before
     unit = model.config.block_out_channels[0] * (size // 2) ** 2 * torch.finfo(precision).bits // 8
     return {"peak_mib": peak / 2**20, "units": peak / unit, "cpu_seconds": time.process_time() - start}
-
-
-def run_case(*case: object) -> dict:
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def published_table(strip_units: float, whole_units: float) -> list[str]:
@@ -93,17 +77,9 @@ def published_table(strip_units: float, whole_units: float) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--hardware", default="2 cores of an AMD EPYC, 24 GiB")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(measure(*json.loads(arguments.case))))
-        return
-
+    given = arguments(__doc__, "2 cores of an AMD EPYC, 24 GiB", measure)
     lines = [
-        f"# Memory of encoding and decoding, fp32, {arguments.hardware}",
+        f"# Memory of encoding and decoding, fp32, {given.hardware}",
         "",
         "Made by `python benchmarks/memory.py`. Unit: a frame of the shallowest stage. 80 and 400 frames are streams: "
         "the frames between chunks (23.4 units) count. 40 frames are one `encode` or `decode`. A chunk of video "
@@ -126,7 +102,7 @@ def main() -> None:
             (EIGHTH, 704, 40, None),
             (EIGHTH, 704, 40, 16),
         ):
-            result = run_case(preset, direction, size, num_frames, rows, "float32")
+            result = run_case(__file__, (preset, direction, size, num_frames, rows, "float32"))
             units[preset, direction, size, num_frames, rows] = result["units"]
             whole = units[preset, direction, size, num_frames, None]
             ratio = f"{result['units'] / whole:.0%}" if rows else ""
@@ -136,8 +112,8 @@ def main() -> None:
             )
             print(lines[-1], flush=True)
     lines += ["", *published_table(units[EIGHTH, "decode", 704, 40, 16], units[QUARTER, "decode", 256, 40, None])]
-    if arguments.output:
-        arguments.output.write_text("\n".join(lines) + "\n")
+    if given.output:
+        given.output.write_text("\n".join(lines) + "\n")
     print("\n".join(lines[-7:]))
 
 
