@@ -58,8 +58,9 @@ export class Card {
   }
 
   #picture() {
-    if (this.#job.preview > 0) this.#preview.show(this.#job);
-    else if (this.#job.status === "completed" && !this.#video) this.#load().catch(() => {});
+    // Of a finished one the first frame: previews are early guesses, and they move by themselves.
+    if (this.#job.status === "completed") this.#load().catch(() => {});
+    else if (this.#job.preview > 0) this.#preview.show(this.#job);
   }
 
   async #load() {
@@ -68,6 +69,7 @@ export class Card {
     this.#video?.remove();
     this.#video = h("video", { class: "fill", src: url, loop: true, playsinline: true, preload: "auto", "aria-hidden": true, tabindex: -1 });
     this.#video.muted = true;
+    this.#video.addEventListener("loadeddata", () => (this.#image.hidden = true));
     this.thumb.append(this.#video);
   }
 

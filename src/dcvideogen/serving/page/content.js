@@ -1,5 +1,6 @@
 // Videos and previews: fetched with the key in a header and shown as blobs, so that no key stands in an address.
 import { blob } from "./api.js";
+import { reducedMotion } from "./dom.js";
 
 const KEPT = 12;
 const urls = new Map(); // "id variant" -> Promise of an object URL; the order is that of use
@@ -71,7 +72,8 @@ export class Preview {
   async #load(job) {
     this.#busy = true;
     try {
-      const url = URL.createObjectURL(await blob(`v1/videos/${job.id}/content?variant=preview`));
+      const content = await blob(`v1/videos/${job.id}/content?variant=preview`);
+      const url = URL.createObjectURL(reducedMotion() ? await still(content) : content);
       const old = this.image.src;
       this.image.src = url;
       await this.image.decode();
@@ -84,4 +86,12 @@ export class Preview {
     this.#busy = false;
     if (this.#job.id !== job.id || this.#job.preview > this.#number) this.show(this.#job);
   }
+}
+
+/** The first picture of one that moves. */
+async function still(content) {
+  const picture = await createImageBitmap(content);
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  return canvas.convertToBlob();
 }

@@ -132,6 +132,7 @@ class Jobs extends EventTarget {
 
   #drop(id) {
     this.#followers.get(id)?.abort();
+    this.#asOf.set(id, performance.now()); // an answer that is on its way must not bring it back
     return this.#jobs.delete(id);
   }
 
