@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from page_films import film, preview
+from page_jobs import FINAL, MODELS, CannedJobs, Refusal
 
 PAGE = Path(__file__).parents[2] / "src" / "dcvideogen" / "serving" / "page"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -26,46 +27,20 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-FINAL = ("completed", "failed", "cancelled")
 
 
-def served_model(name: str, task: str, size: str, num_frames: int, base: str | None = None) -> dict:
-    width, height = map(int, size.split("x"))
-    defaults = {"size": size, "num_frames": num_frames, "fps": 12.0, "steps": 8, "guidance": 3.0, "negative_prompt": ""}
-    return {
-        "id": name, "object": "model", "task": task, "base": base,
-        "defaults": None if task == "autoencoder" else defaults,
-        "sizes": [] if task == "autoencoder" else [{"width": width, "height": height, "num_frames": num_frames}],
-    }  # fmt: skip
-
-
-MODELS = [
-    served_model("shapes-dc", "t2v", "160x96", 33, base="shapes-base"),
-    served_model("shapes-base", "t2v", "160x96", 33),
-    served_model("shapes-i2v", "i2v", "160x96", 33),
-    served_model("dcae-small", "autoencoder", "160x96", 33),
-]
-
-
-class Refusal(Exception):
-    def __init__(self, status: int, code: str, message: str, hint: str) -> None:
-        self.status, self.code, self.message, self.hint = status, code, message, hint
-
-
-class PageServer:
+class PageServer(CannedJobs):
     """One worker that takes `pace` seconds for each step. `held` set: nothing moves. key: asked for, if there is one.
 
-    jobs: as the API tells them, in the order of queueing, kept over `stop` and `start`. seen, posted: requests, and their JSON, for tests.
+    Jobs are kept over `stop` and `start`. seen, posted: requests, and their JSON, for tests.
     """
 
     def __init__(self, *, port: int = 0, pace: float = 0.05, key: str | None = None) -> None:
+        super().__init__()
         self.port, self.pace, self.key = port, pace, key
-        self.jobs: dict[str, dict] = {}
-        self.uploads: set[str] = set()
         self.seen: list[tuple[str, str]] = []
         self.posted: list[tuple[str, dict]] = []
         self.held = threading.Event()
-        self.changed = threading.Condition()
         self._ended = threading.Event()
         self._http: ThreadingHTTPServer | None = None
 
@@ -94,102 +69,10 @@ class PageServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def add(self, body: dict, kind: str = "generate", **changes: object) -> dict:
-        model = next((model for model in MODELS if model["id"] == body.get("model")), None)
-        if model is None:
-            raise Refusal(404, "model_not_found", "this server has no model of that name", "ask /v1/models")
-        if kind == "generate" and not str(body.get("prompt", "")).strip():
-            raise Refusal(400, "invalid_request", "the prompt is empty", "say in words what should be seen")
-        if {body.get("image"), body.get("clip")} - self.uploads - {None}:
-            raise Refusal(404, "upload_not_found", "there is no upload of this id", "upload the file again")
-        job = {
-            "id": f"video_{secrets.token_hex(16)}", "object": "video", "kind": kind, "status": "queued",
-            "model": model["id"], "prompt": "", "negative_prompt": None, "size": None, "seconds": None,
-            "num_frames": None, "fps": None, "steps": None, "guidance": None, "seed": None, "image": None,
-            "last_image": None, "clip": None, "created_at": int(time.time()), "started_at": None, "completed_at": None,
-            "expires_at": None, "progress": 0, "stage": None, "queue_position": 0, "estimated_wait_seconds": None,
-            "preview": 0, "error": None, "metrics": None,
-        }  # fmt: skip
-        job |= (model["defaults"] or {}) | {"seed": secrets.randbits(32)} | body | changes
-        if job["num_frames"]:
-            job["seconds"] = round(job["num_frames"] / job["fps"], 3)
-        with self.changed:
-            self.jobs[job["id"]] = job
-            self._told()
-        return job
-
-    def cancel(self, job: dict) -> None:
-        if job["status"] in FINAL:
-            raise Refusal(409, "already_ended", f"the job is {job['status']}", "delete it to remove its files")
-        self._end(job, "cancelled")
-
-    def fail(self, job: dict, message: str) -> None:
-        job["error"] = {"code": "failed", "message": message, "hint": "ask for fewer frames"}
-        self._end(job, "failed")
-
-    def finish(self, job: dict) -> None:
-        if job["kind"] == "reconstruct":
-            job["metrics"] = {"psnr_db": {"mean": 31.42}, "ssim": {"mean": 0.9213}, "compression_ratio": 96.0}
-        job["progress"] = 100
-        self._end(job, "completed")
-
-    def _end(self, job: dict, status: str) -> None:
-        now = int(time.time())
-        with self.changed:
-            job |= {"status": status, "stage": None, "completed_at": now, "expires_at": now + 604_800}
-            job["started_at"] = job["started_at"] or now
-            self._told()
-
-    def _told(self) -> None:
-        """Call with `changed` held: places in the queue follow from the order."""
-        for place, job in enumerate(job for job in self.jobs.values() if job["status"] == "queued"):
-            job |= {"queue_position": place, "estimated_wait_seconds": 4.0 * place + 2}
-        for job in self.jobs.values():
-            if job["status"] != "queued":
-                job |= {"queue_position": None, "estimated_wait_seconds": None}
-        self.changed.notify_all()
-
     def _work(self, ended: threading.Event) -> None:
         while not ended.wait(self.pace):
             if not self.held.is_set():
                 self.step()
-
-    def step(self) -> None:
-        """The running job goes on by one step, or else the next one starts."""
-        active = [job for job in self.jobs.values() if job["status"] not in FINAL]
-        running = [job for job in active if job["status"] == "in_progress"]
-        if running:
-            self._step(running[0])
-        elif active:
-            with self.changed:
-                active[0] |= {"status": "in_progress", "started_at": int(time.time())}
-                self._told()
-
-    def step_to(self, status: str, stage: str | None = None) -> None:
-        """Steps until some job stands like that."""
-        while not any(
-            job["status"] == status and stage in (None, job["stage"] and job["stage"]["name"])
-            for job in self.jobs.values()
-        ):
-            self.step()
-
-    def _step(self, job: dict) -> None:
-        steps = job["steps"] or 4
-        first = ("text", 1) if job["kind"] == "generate" else ("encoding", 2)
-        second = ("denoising", steps) if job["kind"] == "generate" else ("decoding", steps)
-        parts = [first, second, ("decoding", 3), ("writing", 1)]
-        path = [(name, done, total) for name, total in parts for done in range(total + 1)]
-        now = (job["stage"]["name"], job["stage"]["done"], job["stage"]["total"]) if job["stage"] else None
-        place = path.index(now) + 1 if now else 0
-        if place == len(path):
-            self.finish(job)
-            return
-        name, done, total = path[place]
-        with self.changed:
-            job |= {"stage": {"name": name, "done": done, "total": total}, "progress": 99 * place // len(path)}
-            if name == "denoising" and job["kind"] == "generate":
-                job["preview"] = max(1, 4 * done // total)
-            self._told()
 
 
 class Handler(BaseHTTPRequestHandler):

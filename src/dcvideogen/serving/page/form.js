@@ -112,7 +112,7 @@ export class VideoForm extends EventTarget {
       byId("own-size").hidden = index >= 0;
     }
     const pictures = this.model.task === "i2v";
-    text(byId("picture-note"), pictures ? "The video begins with it." : `${this.model.id} works from words alone.`);
+    text(byId("picture-note"), pictures ? "The video begins with it." : "");
     const base = baseOf(this.model.id);
     byId("compare").hidden = !base;
     text(byId("compare-note"), base ? `Makes it with ${this.model.id} and with ${base.id}, side by side.` : "");

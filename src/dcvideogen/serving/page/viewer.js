@@ -63,12 +63,12 @@ export class Viewer {
 }
 
 function facts(job) {
-  const day = (seconds) => new Date(seconds * 1000).toLocaleString();
+  const day = (seconds) => new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   const rows = [
     ["Model", job.model],
     ["Negative prompt", job.negative_prompt],
     ["Size", size(job)],
-    ["Frames", `${job.num_frames} at ${job.fps} a second`],
+    ["Frames", `${job.num_frames} at ${job.fps} fps`],
     ["Steps", job.steps],
     ["Guidance", job.guidance],
     ["Seed", job.seed],
