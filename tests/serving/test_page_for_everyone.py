@@ -19,12 +19,14 @@ LOW_CONTRAST = """() => {
     return own.length === 3 || own[3] === 1 ? own.slice(0, 3) : over(own, ground(node.parentElement));
   };
   const light = (colour) => {
-    const [r, g, b] = colour.map((value) => value / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    const linear = (value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.map((value) => linear(value / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const low = [];
   for (const node of document.querySelectorAll("body *")) {
-    const words = [...node.childNodes].filter((child) => child.nodeType === 3).map((child) => child.data.trim()).join("");
+    const texts = [...node.childNodes].filter((child) => child.nodeType === 3);
+    const words = texts.map((child) => child.data.trim()).join("");
     const typed = node.matches("input, textarea, select") && !node.matches("[type=file], [type=range]");
     if ((!words && !typed) || !node.checkVisibility() || node.matches(":disabled, noscript, option")) continue;
     const below = ground(node);

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from page_server import PageServer
+from page_server import POLICY, PageServer
 
 from dcvideogen.serving.answers import (
     DeletedAnswer,
@@ -19,6 +19,7 @@ from dcvideogen.serving.answers import (
     PlanAnswer,
     UploadAnswer,
 )
+from dcvideogen.serving.guard import CONTENT_POLICY
 
 FORM = (
     '--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nclip\r\n'
@@ -44,6 +45,10 @@ def asked(server: PageServer, path: str, body: str | dict | None = None, method:
             return answer.read()
     except urllib.error.HTTPError as error:
         return error.read()
+
+
+def test_the_page_is_tested_under_the_servers_content_policy() -> None:
+    assert POLICY == CONTENT_POLICY
 
 
 def test_its_answers_are_of_the_servers_types(server: PageServer) -> None:
