@@ -18,7 +18,8 @@ from dcvideogen.serving.work_queue import Lease, WorkQueue
 
 def work(folder: Path) -> None:
     queue = WorkQueue(folder)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:  # no test is left without its workers, and no worker without its test
         lease = queue.claim(["shapes-dc"], device=f"cpu {os.getpid()}")
         if lease is None:
             time.sleep(0.01)

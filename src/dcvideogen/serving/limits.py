@@ -23,6 +23,7 @@ class Limits(Frozen):
     clip_side: what is longer is made smaller; clip_frames: what is longer is cut; uploads_per_key, upload_age_s: how
     many are kept, and for how many seconds (a job has its own copy). Their reading, in a process of its own:
     reading_memory_bytes (address space), reading_cpu_s, reading_wall_s, reading_output_bytes, and readings_at_once.
+    Measured: 0.2 s to start, 0.07 s for a frame of 1080 lines, 0.1 s for one of 2160, up to 0.53 GB resident.
     Outputs: output_age_s: how many seconds after its end a job is kept; output_bytes: of all jobs' files together,
     beyond which the oldest finished ones go.
     """
@@ -37,7 +38,7 @@ class Limits(Frozen):
     upload_pixels: int = Field(default=50_000_000, ge=1)
     picture_side: int = Field(default=2048, ge=16)
     clip_side: int = Field(default=1280, ge=16)
-    clip_frames: int = Field(default=257, ge=1)
+    clip_frames: int = Field(default=129, ge=1)
     uploads_per_key: int = Field(default=50, ge=1)
     upload_age_s: float = Field(default=6 * 3600, gt=0)
     reading_memory_bytes: int = Field(default=3 * GIB // 2, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -34,6 +35,7 @@ class Owner:
         return self.place != "" and self.place == _place() and _started(self.pid) != self.started
 
 
+@cache
 def _place() -> str:
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
