@@ -33,6 +33,9 @@ FENCES = {
     # Text and image encoders.
     "transformers": ("adaptation/image_encoder.py", "adaptation/text.py", "pipelines/", "recipes/shapes_base"),
     "imageio_ffmpeg": ("evaluation/vmaf.py",),
+    "fastapi": ("serving/",),
+    "starlette": ("serving/",),
+    "uvicorn": ("cli/serve.py",),
 }
 
 

@@ -28,7 +28,7 @@ async def plan_video(request: Request, server: Here, key_id: KeyId) -> PlanAnswe
     """What the same body would take at POST /v1/videos: memory, time and place in the queue. Nothing is queued."""
     wanted = job_request(parsed(VideoBody, await read_json(request)), server.settings.models)
     server.settings.limits.check_request(wanted)
-    with server.receiving.taken(key_id):
+    with server.planning.taken(key_id):
         return await run_in_threadpool(_plan, server, key_id, wanted)
 
 

@@ -59,6 +59,7 @@ class Server:
         self.keys = Keys(settings.data)
         self.events = Slots(EVENTS_PER_KEY, EVENTS, "event streams")
         self.receiving = Slots(RECEIVING_PER_KEY, RECEIVING, "uploads on their way")
+        self.planning = Slots(RECEIVING_PER_KEY, RECEIVING, "plans")
         self.counts: Counter = Counter()
         self.began = time.time()
         self.closing = threading.Event()  # event streams end

@@ -21,7 +21,7 @@ class ServedModel(Frozen):
 
     is_base: a plain diffusers pipeline in its own latents. defaults: of a request that leaves things out; None: of an
     autoencoder, whose clips decide. sizes: (width, height, frames) that it was trained for. base: the served model that
-    it was made of.
+    it was made of. text_tokens: the length that a base pads its prompts to; None: the usual.
     """
 
     name: str = Field(pattern=MODEL_NAME)
@@ -31,6 +31,7 @@ class ServedModel(Frozen):
     defaults: VideoDefaults | None = None
     sizes: tuple[tuple[int, int, int], ...] = ()
     base: str | None = None
+    text_tokens: int | None = None
 
 
 @dataclass(frozen=True)
