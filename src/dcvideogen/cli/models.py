@@ -35,7 +35,7 @@ def models() -> None:
     for name, folder in bundled_pipelines().items():
         made[name] = f"{json.loads((folder / 'model_index.json').read_text())['_class_name']}: base of a recipe"
     if made:
-        others = Table(title="Bundled text-to-video models", title_justify="left", box=box.SIMPLE_HEAD)
+        others = Table(title="Bundled video models", title_justify="left", box=box.SIMPLE_HEAD)
         others.add_column("name", no_wrap=True)
         others.add_column("what it is", no_wrap=True)
         for name, what in sorted(made.items()):
