@@ -1,4 +1,4 @@
-"""A worker that writes small files where a real one denoises and decodes: `python file_worker.py FOLDER`.
+"""A worker that writes small files where a real one denoises and decodes: `python file_worker.py FOLDER PARENT`.
 
 Whatever must not happen (a file made twice, a job held by two) is a line in FOLDER/violations.
 """
@@ -16,9 +16,8 @@ from dcvideogen.serving.jobs import Stage
 from dcvideogen.serving.work_queue import Lease, WorkQueue
 
 
-def work(folder: Path) -> None:
+def work(folder: Path, parent: int) -> None:
     queue = WorkQueue(folder)
-    parent = os.getppid()
     while os.getppid() == parent:  # no test is left without its workers, and no worker without its test
         lease = queue.claim(["shapes-dc"], device=f"cpu {os.getpid()}")
         if lease is None:
@@ -62,4 +61,4 @@ def violation(folder: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    work(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,5 +1,6 @@
 """300 jobs, workers that are killed twice in the middle: none is lost, none is done twice."""
 
+import os
 import random
 import subprocess
 import sys
@@ -24,7 +25,7 @@ BEGIN INSERT INTO audit VALUES (new.id, old.status, new.status, new.claims, new.
 
 def start(folder: Path) -> list[subprocess.Popen]:
     script = Path(__file__).with_name("file_worker.py")
-    return [subprocess.Popen([sys.executable, str(script), str(folder)]) for _ in range(WORKERS)]
+    return [subprocess.Popen([sys.executable, str(script), str(folder), str(os.getpid())]) for _ in range(WORKERS)]
 
 
 def kill(workers: list[subprocess.Popen]) -> None:
