@@ -179,7 +179,7 @@ def test_settings_of_an_old_video_are_taken_over_with_one_press(page: Page, serv
 
 def test_a_model_and_its_base_are_asked_the_same_and_shown_together(page: Page, server: PageServer) -> None:
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
-    page.get_by_role("button", name="Beside its base").click()
+    page.get_by_role("button", name="Compare with base").click()
     expect(page.locator("#panes figure")).to_have_count(2)
     base, adapted = (body for path, body in server.posted if path == "/v1/videos")
     assert (base.pop("model"), adapted.pop("model")) == ("shapes-base", "shapes-dc")

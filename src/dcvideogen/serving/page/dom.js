@@ -28,9 +28,9 @@ export const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)"
 
 /** A sentence for screen readers; several in a row are said one after the other. */
 export function announce(sentence) {
-  const line = h("p", {}, sentence);
-  byId("announcements").append(line);
-  setTimeout(() => line.remove(), 8000);
+  const log = byId("announcements");
+  log.append(h("p", {}, sentence));
+  while (log.children.length > 8) log.firstChild.remove();
 }
 
 /** A button that asks once more: it acts on the second press within 4 s. */
