@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -208,3 +209,15 @@ def test_the_server_imports_no_neural_network():
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_page_and_its_files_are_served_by_name(http):
+    page = http.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    names = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+    assert names
+    for name in names:
+        assert http.get(f"/{name}").status_code == 200
+    script = http.get("/page/main.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert http.get("/page/main.js", headers={"If-None-Match": script.headers["etag"]}).status_code == 304
