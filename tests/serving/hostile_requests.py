@@ -18,9 +18,9 @@ def traversals():
     """Paths out of the page's and the videos' folders."""
     names = (
         "..%2f..%2fserving.sqlite3", "%2e%2e/%2e%2e/app.py", "..%5c..%5capp.py", "....//....//app.py", "%00index.html",
-        "index.html%00.png", "/etc/passwd", "%2fetc%2fpasswd", "..%2f", ".", "%2e", "%252e%252e%252fapp.py", "index.html/",
-        "file:///etc/passwd", "http://127.0.0.1/", "C:%5cwindows%5cwin.ini", "\u2025/app.py", "index.html;x", "~root",
-        "INDEX.HTML", ".index.html", "style.css%20", "__init__.py", "a" * 5000,
+        "index.html%00.png", "/etc/passwd", "%2fetc%2fpasswd", "..%2f", ".", "%2e", "%252e%252e%252fapp.py",
+        "index.html/", "file:///etc/passwd", "http://127.0.0.1/", "C:%5cwindows%5cwin.ini", "\u2025/app.py",
+        "index.html;x", "~root", "INDEX.HTML", ".index.html", "style.css%20", "__init__.py", "a" * 5000,
     )  # fmt: skip
     for name in names:
         yield f"page {name[:30]}", "GET", f"/page/{name}", {}
