@@ -50,7 +50,8 @@ def server() -> Iterator[PageServer]:
 @pytest.fixture
 def page(browser: Browser, server: PageServer) -> Iterator[Page]:
     """Open and filled; it must not ask another host, complain in its console, or send what the server refuses."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    # Videos that play cost most of the time here: only tests of that let them, with `let_play`.
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     wrong: list[str] = []
@@ -63,6 +64,10 @@ def page(browser: Browser, server: PageServer) -> Iterator[Page]:
     assert wrong == []
     for path, body in server.posted:
         WANTED[path].model_validate_json(json.dumps(body))
+
+
+def let_play(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
 
 
 def open_page(page: Page, server: PageServer) -> None:
@@ -93,6 +98,7 @@ def made(server: PageServer, prompt: str = PROMPT, model: str = "shapes-dc", **c
 def test_a_prompt_becomes_a_video_that_plays_while_queue_stage_and_progress_are_told(
     page: Page, server: PageServer
 ) -> None:
+    let_play(page)
     server.add({"model": "shapes-dc", "prompt": "another's"})
     ask(page)
     screen = page.get_by_role("region", name="Asked for last")
@@ -220,7 +226,7 @@ def test_a_clip_is_compared_with_its_reconstruction(page: Page, server: PageServ
     server.step_to("completed")
     expect(result).to_contain_text("31.4 dB")
     expect(result.locator("canvas")).to_have_js_property("width", 160)
-    result.get_by_role("button", name="Pause").click()
+    expect(result.get_by_role("button", name="Play")).to_be_visible()
     shown = "canvas => canvas.toDataURL()"
     half = result.locator("canvas").evaluate(shown)
     result.get_by_role("slider").press("Home")
@@ -241,6 +247,7 @@ def test_the_gallery_shows_pages_and_plays_what_is_pointed_at(page: Page, server
     expect(page.locator(".card")).to_have_count(30)
     expect(page.locator(".card").last).to_contain_text("number 0")
     expect(page.get_by_role("button", name="Show older ones")).to_be_hidden()
+    let_play(page)
     page.get_by_role("button", name="Open: number 28").hover()
     page.wait_for_function("() => document.querySelectorAll('.card video')[1]?.currentTime > 0")
 
@@ -267,7 +274,7 @@ def test_an_error_is_one_line_with_its_hint(page: Page, server: PageServer) -> N
 
 def test_the_key_is_asked_for_kept_in_the_tab_and_sent_in_a_header_alone(browser: Browser) -> None:
     server = PageServer(key="dcvk_right").start()
-    with browser.new_context() as context:
+    with browser.new_context(reduced_motion="reduce") as context:
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.goto(server.url)

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="drives the browser: pip install playwright")
 from page_server import PageServer
 from playwright.sync_api import Page, expect
-from test_page import PROMPT, ask, browser, made, open_page, page, pytestmark, server  # noqa: F401
+from test_page import PROMPT, ask, browser, let_play, made, open_page, page, pytestmark, server  # noqa: F401
 
 # Of every visible text its contrast with what lies below it (WCAG 2.1, 1.4.3): those under 4.5, in words.
 LOW_CONTRAST = """() => {
@@ -81,6 +81,7 @@ def test_a_keyboard_alone_suffices(page: Page, server: PageServer) -> None:  # n
             page.keyboard.press("Tab")
         raise AssertionError(f"Tab does not lead to {selector}")
 
+    let_play(page)
     press_until("#prompt")
     page.keyboard.type(PROMPT)
     press_until("#dice")
@@ -141,7 +142,6 @@ def test_all_text_has_contrast_in_both_themes(busy_page: Page, scheme: str) -> N
 
 
 def test_nothing_moves_by_itself_where_people_asked_for_less_motion(page: Page, server: PageServer) -> None:  # noqa: F811
-    page.emulate_media(reduced_motion="reduce")
     made(server)
     open_page(page, server)
     expect(page.locator("#screen video")).to_have_js_property("videoWidth", 160)

@@ -101,26 +101,36 @@ async function patiently(ask) {
   }
 }
 
+/** The first tab. */
+function startVideos(models) {
+  const form = new VideoForm(models);
+  const screen = new Screen(report);
+  const reuse = (job) => {
+    form.fill(job);
+    byId("prompt").focus();
+    byId("generate").scrollIntoView({ block: "start" });
+  };
+  const viewer = new Viewer({ reuse, report });
+  new Gallery({ open: (job) => viewer.open(job), reuse, report });
+  listen(form, screen);
+  const plan = showPlan(form);
+  jobs.addEventListener("list", plan); // the queue is another one
+  server.addEventListener("back", plan);
+}
+
 async function main() {
   watchServer();
   addEventListener("hashchange", showTabs);
   showTabs();
   try {
     const models = await patiently(loadModels);
-    const form = new VideoForm(models);
-    const screen = new Screen(report);
-    const reuse = (job) => {
-      form.fill(job);
-      byId("prompt").focus();
-      byId("generate").scrollIntoView({ block: "start" });
-    };
-    const viewer = new Viewer({ reuse, report });
-    new Gallery({ open: (job) => viewer.open(job), reuse, report });
+    if (models.some((each) => each.task !== "autoencoder")) {
+      startVideos(models);
+    } else {
+      byId("generate-link").hidden = true;
+      location.hash = "#reconstruct";
+    }
     new Reconstruction(models, report);
-    listen(form, screen);
-    const plan = showPlan(form);
-    jobs.addEventListener("list", plan); // the queue is another one
-    server.addEventListener("back", plan);
     keyButton();
     jobs.start();
     await patiently(() => jobs.refresh());
