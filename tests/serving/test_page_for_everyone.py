@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("playwright.sync_api", reason="drives the browser: pip install playwright")
+from page_browser import (  # noqa: F401
+    NEEDS_CHROMIUM,
+    PROMPT,
+    ask,
+    browser,
+    let_play,
+    made,
+    open_page,
+    page,
+    server,
+)
 from page_server import PageServer
 from playwright.sync_api import Page, expect
-from test_page import PROMPT, ask, browser, let_play, made, open_page, page, pytestmark, server  # noqa: F401
+
+pytestmark = NEEDS_CHROMIUM
 
 # Of every visible text its contrast with what lies below it (WCAG 2.1, 1.4.3): those under 4.5, in words.
 LOW_CONTRAST = """() => {
