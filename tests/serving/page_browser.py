@@ -27,8 +27,8 @@ NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(name="browser", scope="module")
+def a_browser() -> Iterator[Browser]:
     # Playwright gives it an empty profile, and removes that.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=2 * PATIENCE_MS)
@@ -36,8 +36,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def server() -> Iterator[PageServer]:
+@pytest.fixture(name="server")
+def a_server() -> Iterator[PageServer]:
     """Held: `step` and `step_to` move it."""
     server = PageServer().start()
     server.held.set()
@@ -45,8 +45,8 @@ def server() -> Iterator[PageServer]:
     server.stop()
 
 
-@pytest.fixture
-def page(browser: Browser, server: PageServer) -> Iterator[Page]:
+@pytest.fixture(name="page")
+def a_page(browser: Browser, server: PageServer) -> Iterator[Page]:
     """Open and filled; it must not ask another host, complain in its console, or send what the server refuses."""
     # Videos that play cost most of the time here: only tests of that let them, with `let_play`.
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")

@@ -9,13 +9,13 @@ from page_browser import (  # noqa: F401
     NEEDS_CHROMIUM,
     PATIENCE_MS,
     PROMPT,
+    a_browser,
+    a_page,
+    a_server,
     ask,
-    browser,
     let_play,
     made,
     open_page,
-    page,
-    server,
 )
 from page_server import PageServer
 from playwright.sync_api import Browser, Page, expect

@@ -6,13 +6,13 @@ import pytest
 from page_browser import (  # noqa: F401
     NEEDS_CHROMIUM,
     PROMPT,
+    a_browser,
+    a_page,
+    a_server,
     ask,
-    browser,
     let_play,
     made,
     open_page,
-    page,
-    server,
 )
 from page_server import PageServer
 from playwright.sync_api import Page, expect
@@ -58,7 +58,7 @@ CONTROLS = {
 
 
 @pytest.fixture
-def busy_page(page: Page, server: PageServer) -> Page:  # noqa: F811
+def busy_page(page: Page, server: PageServer) -> Page:
     """With a video of every state."""
     made(server, "a blue square")
     made(server, "a green triangle", "shapes-base")
@@ -73,7 +73,7 @@ def busy_page(page: Page, server: PageServer) -> Page:  # noqa: F811
     return page
 
 
-def nameless(page: Page) -> list[dict]:  # noqa: F811
+def nameless(page: Page) -> list[dict]:
     """Of the accessibility tree: controls that a screen reader cannot name."""
     nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     seen = [node for node in nodes if not node["ignored"] and node.get("role", {}).get("value") in CONTROLS]
@@ -81,7 +81,7 @@ def nameless(page: Page) -> list[dict]:  # noqa: F811
     return [node for node in seen if not node.get("name", {}).get("value", "").strip()]
 
 
-def test_a_keyboard_alone_suffices(page: Page, server: PageServer) -> None:  # noqa: F811
+def test_a_keyboard_alone_suffices(page: Page, server: PageServer) -> None:
     def press_until(selector: str) -> None:
         for _ in range(60):
             if page.evaluate("selector => document.activeElement.matches(selector)", selector):
@@ -151,7 +151,7 @@ def test_all_text_has_contrast_in_both_themes(busy_page: Page, scheme: str) -> N
     assert busy_page.evaluate("() => getComputedStyle(document.documentElement).colorScheme") == other
 
 
-def test_nothing_moves_by_itself_where_people_asked_for_less_motion(page: Page, server: PageServer) -> None:  # noqa: F811
+def test_nothing_moves_by_itself_where_people_asked_for_less_motion(page: Page, server: PageServer) -> None:
     made(server)
     open_page(page, server)
     expect(page.locator("#screen video")).to_have_js_property("videoWidth", 160)
@@ -160,7 +160,7 @@ def test_nothing_moves_by_itself_where_people_asked_for_less_motion(page: Page, 
     assert page.evaluate("() => [...document.querySelectorAll('video')].every((video) => video.paused)")
 
 
-def test_nothing_below_moves_while_a_video_is_made(page: Page, server: PageServer) -> None:  # noqa: F811
+def test_nothing_below_moves_while_a_video_is_made(page: Page, server: PageServer) -> None:
     made(server)
     ask(page, "another one")
     top = "() => document.querySelector('#gallery-title').getBoundingClientRect().top + scrollY"
