@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from dcvideogen.autoencoder.presets import make_autoencoder
 from dcvideogen.cli.evaluate_clips import find_clips
-from dcvideogen.cli.streaming import ClipOptions
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.streaming import ClipOptions
 
 
 @pytest.fixture(scope="session")

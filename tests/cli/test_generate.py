@@ -88,12 +88,12 @@ def test_latents_that_are_there_are_decoded_by_the_same_command_and_by_decode(ge
 
 
 def test_a_decoder_that_fails_leaves_the_latents_and_says_how_to_go_on(generate, tmp_path, monkeypatch):
-    from dcvideogen.cli import generate_run
+    from dcvideogen.pipelines import making
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(generate_run, "VideoWriter", fail)
+    monkeypatch.setattr(making, "VideoWriter", fail)
     result = generate(PROMPT, "-o", tmp_path / "a.mp4", code=2)
     assert "dcvideogen decode" in result.err
     assert result.err.splitlines()[-1] == "error: No space left on device"
@@ -104,18 +104,18 @@ def test_a_decoder_that_fails_leaves_the_latents_and_says_how_to_go_on(generate,
 
 
 def test_ctrl_c_while_decoding_leaves_the_latents_and_while_denoising_nothing(generate, tmp_path, monkeypatch):
-    from dcvideogen.cli import generate_latents, generate_run
+    from dcvideogen.pipelines import making, making_latents
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(generate_run, "decode_pieces", stop)
+        patch.setattr(making, "decode_pieces", stop)
         result = generate(PROMPT, "-o", tmp_path / "a.mp4", code=130)
     assert "the same command goes on from there" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["a.latents.safetensors"]
     with monkeypatch.context() as patch:
-        patch.setattr(generate_latents, "write_latents", stop)
+        patch.setattr(making_latents, "write_latents", stop)
         generate(PROMPT, "-o", tmp_path / "b.mp4", code=130)
     assert [path.name for path in tmp_path.iterdir()] == ["a.latents.safetensors"]
 

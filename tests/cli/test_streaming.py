@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dcvideogen.cli.resources import PeakMemory, Stopwatch
-from dcvideogen.cli.streaming import RunOptions, decode_pieces, encode_pieces, model_name, video_pieces
 from dcvideogen.evaluation.strip import Strip
+from dcvideogen.pipelines.resources import PeakMemory, Stopwatch
+from dcvideogen.pipelines.streaming import RunOptions, decode_pieces, encode_pieces, model_name, video_pieces
 
 
 def frames(num_frames: int, height: int = 32, width: int = 40):

@@ -38,8 +38,8 @@ def decode(
 
     from dcvideogen.autoencoder.loading import load_autoencoder
     from dcvideogen.cli.progress import StageProgress
-    from dcvideogen.cli.streaming import RunOptions, decode_pieces, latent_space_id, model_name
     from dcvideogen.data.latents_file import read_latents
+    from dcvideogen.pipelines.streaming import RunOptions, decode_pieces, latent_space_id, model_name
     from dcvideogen.video import BackgroundWriter, VideoWriter, video_to_frames
     from dcvideogen.video.metadata import SETTINGS_KEY
 

@@ -39,7 +39,8 @@ def encode(
 
     from dcvideogen.autoencoder.loading import load_autoencoder
     from dcvideogen.cli.progress import StageProgress
-    from dcvideogen.cli.streaming import (
+    from dcvideogen.data.latents_file import LatentsInfo, write_latents
+    from dcvideogen.pipelines.streaming import (
         ClipOptions,
         RunOptions,
         counted,
@@ -48,7 +49,6 @@ def encode(
         model_name,
         video_pieces,
     )
-    from dcvideogen.data.latents_file import LatentsInfo, write_latents
     from dcvideogen.video import prefetch
 
     chosen = options.choose_device(device)

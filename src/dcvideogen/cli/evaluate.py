@@ -72,13 +72,13 @@ def autoencoder(
     from dcvideogen.autoencoder.loading import load_autoencoder
     from dcvideogen.cli.evaluate_clips import find_clips
     from dcvideogen.cli.progress import StageProgress
-    from dcvideogen.cli.streaming import ClipOptions, model_name
     from dcvideogen.evaluation.clip_evaluation import STAGES
     from dcvideogen.evaluation.evaluation_run import evaluate as run_evaluation
     from dcvideogen.evaluation.evaluation_run import with_unique_names
     from dcvideogen.evaluation.measures import load_networks
     from dcvideogen.evaluation.report import write_report
     from dcvideogen.evaluation.subjects import ModelSubject
+    from dcvideogen.pipelines.streaming import ClipOptions, model_name
 
     chosen = options.choose_device(device)
     read = ClipOptions(height, width, num_frames or None, rate)

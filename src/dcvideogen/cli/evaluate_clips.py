@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dcvideogen.cli.streaming import ClipOptions
 from dcvideogen.data.items import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Item
 from dcvideogen.data.sources import file_item, list_items
 from dcvideogen.errors import UserError
 from dcvideogen.evaluation.clip_evaluation import Clip
+from dcvideogen.pipelines.streaming import ClipOptions
 from dcvideogen.video import iterate_frames, probe
 
 

@@ -93,8 +93,9 @@ def generate(
     with heavy_imports():
         import torch
 
-        from dcvideogen.cli.generate_plan import Asked, Source, tell_plans
+        from dcvideogen.cli.generate_plan import Source, tell_plans
         from dcvideogen.cli.generate_run import run_jobs
+        from dcvideogen.pipelines.asking import Asked
         from dcvideogen.pipelines.memory_budget import parse_memory
 
     budget = parse_memory(memory)

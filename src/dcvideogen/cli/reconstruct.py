@@ -42,9 +42,10 @@ def reconstruct(
         options.check_inputs_exist(inputs)
 
     from dcvideogen.autoencoder.loading import load_autoencoder
-    from dcvideogen.cli.reconstruct_clip import Outputs, reconstruct_clip
-    from dcvideogen.cli.streaming import ClipOptions, RunOptions, model_name
+    from dcvideogen.cli.progress import StageProgress
     from dcvideogen.files import write_json
+    from dcvideogen.pipelines.reconstruct_clip import Outputs, reconstruct_clip
+    from dcvideogen.pipelines.streaming import ClipOptions, RunOptions, model_name
 
     chosen = options.choose_device(device)
     autoencoder = load_autoencoder(model, device=chosen, dtype=options.choose_dtype(dtype))
@@ -55,7 +56,9 @@ def reconstruct(
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            result = reconstruct_clip(autoencoder, model_name(model), path, Outputs(folder, lossless), clip, run, crf)
+            result = reconstruct_clip(
+                autoencoder, model_name(model), path, Outputs(folder, lossless), clip, run, crf, StageProgress
+            )
         except BaseException as error:
             if made and not any(folder.iterdir()):
                 folder.rmdir()

@@ -88,8 +88,9 @@ def generate(
 
     import torch
 
-    from dcvideogen.cli.generate_plan import Asked, Source
+    from dcvideogen.cli.generate_plan import Source
     from dcvideogen.cli.vbench_run import make_all, tell_time
+    from dcvideogen.pipelines.asking import Asked
     from dcvideogen.pipelines.memory_budget import parse_memory
 
     budget = parse_memory(memory)

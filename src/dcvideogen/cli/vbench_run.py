@@ -13,7 +13,8 @@ from dcvideogen.evaluation.vbench_prompts import VBenchPrompt
 from dcvideogen.pipelines.jobs import Job, check_prompt
 
 if TYPE_CHECKING:
-    from dcvideogen.cli.generate_plan import Asked, Source
+    from dcvideogen.cli.generate_plan import Source
+    from dcvideogen.pipelines.asking import Asked
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def make_all(videos: Videos, asked: Asked, source: Source, budget: int | None) -
     """Makes what is missing. UserError: a video is there that is of other settings."""
     if not videos.jobs:
         return  # more shards than videos
-    from dcvideogen.cli.generate_plan import asked_size
     from dcvideogen.cli.generate_run import make_videos
+    from dcvideogen.pipelines.asking import asked_size
 
     pipeline = source.load("t2v" if videos.size_image is None else "i2v")
     size = asked_size(pipeline, replace(asked, image=videos.size_image))

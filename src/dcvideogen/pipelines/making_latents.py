@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 
-from dcvideogen.cli.progress import PhaseProgress
-from dcvideogen.cli.streaming import model_name
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.jobs import Job
@@ -17,7 +16,24 @@ from dcvideogen.pipelines.long_video import GIVEN_LATENTS, Generate, generate_wi
 from dcvideogen.pipelines.memory_plan import Plan
 from dcvideogen.pipelines.noise import video_generator
 from dcvideogen.pipelines.sizes import VideoSize
+from dcvideogen.pipelines.streaming import model_name
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
+
+# Is shown the latents (1, C, t, h, w) after a step: its number from 0, and their noise level sigma.
+Look = Callable[[int, float, torch.Tensor], object]
+
+
+class Progress(Protocol):
+    """Context manager that is told of phases which follow each other; whatever it raises ends the work."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def begin(self, phase: str) -> None: ...
+
+    def advance(self, phase: str) -> None:
+        """By one step or frame."""
 
 
 def generate_latents(
@@ -26,12 +42,16 @@ def generate_latents(
     shared: dict[str, Any],
     images: dict[str, Path],
     plan: Plan,
-    progress: PhaseProgress,
+    progress: Progress,
+    look: Look | None = None,
 ) -> None:
+    """Writes `job.latents`. shared: `making.shared_settings`. look: for previews. UserError: they are not finite."""
     progress.begin("reading the text")
 
-    def step_done(_pipeline: Any, _index: int, _timestep: Any, tensors: dict) -> dict:
+    def step_done(_pipeline: Any, index: int, _timestep: Any, tensors: dict) -> dict:
         progress.advance("denoising")
+        if look is not None:
+            look(index, float(pipeline.scheduler.sigmas[index + 1]), tensors["latents"])
         return tensors
 
     generator, last = video_generator(job.seed, job.number), windows(pipeline, shared) - 1

@@ -4,14 +4,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.cli.progress import StageProgress
 from dcvideogen.video import frames_to_video, iterate_frames, probe
+
+
+class StageProgress(Protocol):
+    """Context manager that is told of frames per stage, as the command line's bars are."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def advance(self, stage: str, frames: int = 1) -> None: ...
 
 
 @dataclass(frozen=True)

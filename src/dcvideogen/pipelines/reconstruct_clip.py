@@ -1,7 +1,7 @@
-"""One clip through the autoencoder and back: the files that `dcvideogen reconstruct` writes."""
+"""One clip through the autoencoder and back: the files that `dcvideogen reconstruct` and the server write."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -13,23 +13,23 @@ import numpy as np
 import torch
 
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.cli.progress import StageProgress
-from dcvideogen.cli.resources import PeakMemory, Stopwatch
-from dcvideogen.cli.streaming import (
-    ClipOptions,
-    RunOptions,
-    counted,
-    decode_pieces,
-    encode_pieces,
-    latent_space_id,
-    video_pieces,
-)
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
 from dcvideogen.evaluation.dct_baseline import DctBaselineMetrics
 from dcvideogen.evaluation.reconstruction import ReconstructionMetrics
 from dcvideogen.evaluation.strip import Strip
 from dcvideogen.files import write_json
+from dcvideogen.pipelines.resources import PeakMemory, Stopwatch
+from dcvideogen.pipelines.streaming import (
+    ClipOptions,
+    RunOptions,
+    StageProgress,
+    counted,
+    decode_pieces,
+    encode_pieces,
+    latent_space_id,
+    video_pieces,
+)
 from dcvideogen.video import BackgroundWriter, VideoWriter, prefetch, video_to_frames
 
 STAGES = ("reading", "encoding", "decoding", "writing")
@@ -93,9 +93,11 @@ def reconstruct_clip(
     clip: ClipOptions,
     run: RunOptions,
     crf: int,
+    show: Callable[[str, tuple[str, ...], int | None], StageProgress],
 ) -> dict[str, Any]:
     """Reads, encodes, decodes, measures and writes one clip; returns what metrics.json holds.
 
+    show: (title, stages, frames of the clip or None) -> what is told of progress; whatever it raises ends the work.
     Pixels pass through: at most the frames of about one chunk are held, besides the latents. Raises UserError for a
     file that cannot be read, and then leaves no file of its own behind.
     """
@@ -109,7 +111,7 @@ def reconstruct_clip(
     held: list[torch.Tensor] = []
 
     with ExitStack() as stack:
-        progress = stack.enter_context(StageProgress(path.name, STAGES, total))
+        progress = stack.enter_context(show(path.name, STAGES, total))
         source = stack.enter_context(closing(prefetch(clip.frames(path))))
         frames = remembered(counted(source, progress, "reading"), waiting)
         first = next(frames)
