@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
+from fastapi import APIRouter, Response
 
 from dcvideogen.serving.answers import HealthAnswer
 from dcvideogen.serving.server import Here, KeyId, Server
@@ -26,10 +25,10 @@ def get_health(server: Here) -> HealthAnswer:
     return HealthAnswer()
 
 
-@router.get("/metrics", responses=_TEXT, response_class=PlainTextResponse)
-def get_metrics(server: Here, key_id: KeyId) -> PlainTextResponse:
+@router.get("/metrics", responses=_TEXT, response_class=Response)
+def get_metrics(server: Here, key_id: KeyId) -> Response:
     """Figures over all keys together."""
-    return PlainTextResponse("".join(_lines(server)), media_type=METRICS_TYPE)
+    return Response("".join(_lines(server)), media_type=METRICS_TYPE)
 
 
 def _lines(server: Server) -> Iterator[str]:
