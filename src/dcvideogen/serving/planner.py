@@ -19,7 +19,8 @@ from dcvideogen.serving.settings import ServedModel
 
 log = logging.getLogger("dcvideogen")
 
-ANSWER_S = 20.0
+ANSWER_S = 20.0  # then a client is told to come again; on a busy machine the answer comes later
+HUNG_S = 300.0
 LOOK_S = 1800.0  # at the start: reading all weights once
 
 
@@ -40,7 +41,7 @@ class PlannerProcess:
 
     devices: names, or "auto" for every GPU, else the CPU; `devices` is what they are.
     UserError, when it is made: a model cannot be served, a device is not there. A process that dies or
-    does not answer is started again at the next question, and looks at the models again meanwhile.
+    hangs is started again at the next question, and looks at the models again meanwhile.
     """
 
     def __init__(self, sources: list[str], devices: list[str], dtype: str) -> None:
@@ -49,6 +50,7 @@ class PlannerProcess:
         self._process: subprocess.Popen | None = None
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._ready = False
+        self._asked: float | None = None  # when the question that waits for its answer was
         self._start()
         first = self._next(LOOK_S)
         if first is None or "error" in first:
@@ -90,6 +92,7 @@ class PlannerProcess:
             if not self._ready:
                 self.close()
                 raise _later()
+        self._take_late_answer()
         try:
             assert self._process is not None
             assert self._process.stdin is not None
@@ -97,15 +100,26 @@ class PlannerProcess:
             self._process.stdin.flush()
         except OSError:
             raise _later() from None
+        self._asked = time.monotonic()
         found = self._next(ANSWER_S)
         if found is None:
-            log.warning("the planner does not answer, and is started again")
-            self.close()
             raise _later()
+        self._asked = None
         return found
 
+    def _take_late_answer(self) -> None:
+        """Of the question before, whose client was told to come again. A process that hangs is ended."""
+        if self._asked is None:
+            return
+        if self._next(ANSWER_S) is None:
+            if time.monotonic() - self._asked > HUNG_S:
+                log.warning("the planner hangs, and is started again")
+                self.close()
+            raise _later()
+        self._asked = None
+
     def _start(self) -> None:
-        self._ready, self._lines = False, queue.Queue()
+        self._ready, self._lines, self._asked = False, queue.Queue(), None
         self._process = start("dcvideogen.serving.planner_process", self._told, stdout=subprocess.PIPE)
         threading.Thread(target=_read, args=(self._process, self._lines), name="planner", daemon=True).start()
 
