@@ -17,9 +17,9 @@ from dcvideogen.serving.work_queue import WorkQueue
 
 log = logging.getLogger("dcvideogen")
 
-LOOK_S = 0.2
+LOOK_S = 0.1
 # A worker looks between steps; who is in a longer one is ended, so that a cancelled job stops within two seconds.
-CANCEL_GRACE_S = 1.2
+CANCEL_GRACE_S = 1.0
 STOP_S = 3.0  # for workers to give their jobs back when the server ends
 # A worker that dies at once, such as without its device, is started again ever more rarely.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
