@@ -24,9 +24,11 @@ from dcvideogen.cli.evaluate import evaluate
 from dcvideogen.cli.extract_lora import extract_lora
 from dcvideogen.cli.generate import generate
 from dcvideogen.cli.info import info
+from dcvideogen.cli.keys import keys
 from dcvideogen.cli.merge import merge
 from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
+from dcvideogen.cli.serve import serve
 from dcvideogen.cli.shapes import shapes
 from dcvideogen.cli.train_autoencoder import train_autoencoder
 from dcvideogen.cli.vbench import vbench
@@ -55,12 +57,14 @@ for command in (
     cache,
     merge,
     extract_lora,
+    serve,
 ):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(shapes, name="shapes")
 app.add_typer(vbench, name="vbench")
+app.add_typer(keys, name="keys")
 
 
 def _print_version(wanted: bool) -> None:
