@@ -75,7 +75,8 @@ export class Pane {
     const [width, height] = (job.size ?? "16x9").split("x");
     this.#well.style.setProperty("--shape", `${width} / ${height}`);
     set(this.#save, { "aria-label": `Download the video of ${job.model}` });
-    text(this.#facts, `${size(job)}, ${job.num_frames} frames, ${job.steps} steps, guidance ${job.guidance}, seed ${job.seed}`);
+    const made = `${size(job)}, ${job.num_frames} frames, ${job.steps} steps, guidance ${job.guidance}, seed ${job.seed}`;
+    text(this.#facts, job.kind === "generate" ? made : "");
     this.#stages.replaceChildren(
       ...stages(job.kind).map(([name, label]) => h("li", { "data-stage": name }, h("span", {}, label), h("small"))),
     );
