@@ -33,7 +33,10 @@ export function announce(sentence) {
   while (log.children.length > 8) log.firstChild.remove();
 }
 
-/** A button that asks once more: it acts on the second press within 4 s. */
+// Blur takes the question back before that, except in browsers that do not focus what is pressed.
+const FORGET_MS = 20_000;
+
+/** A button that asks once more: it acts on the second press. */
 export function twice(label, question, name, act) {
   let armed = null;
   const button = h("button", { type: "button", class: "quiet", "aria-label": `${label}: ${name}` }, label);
@@ -51,7 +54,7 @@ export function twice(label, question, name, act) {
     }
     text(button, question);
     set(button, { "aria-label": `${question} ${name}`, class: "quiet danger" });
-    armed = setTimeout(disarm, 4000);
+    armed = setTimeout(disarm, FORGET_MS);
   });
   button.addEventListener("blur", () => armed !== null && disarm());
   return button;
