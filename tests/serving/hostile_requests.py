@@ -43,6 +43,7 @@ def ids():
         yield f"delete {text[:20]}", "DELETE", f"/v1/videos/{text}", {}
         yield f"cancel {text[:20]}", "POST", f"/v1/videos/{text}/cancel", {}
         yield f"events {text[:20]}", "GET", f"/v1/videos/{text}/events", {}
+        yield f"upload {text[:20]}", "DELETE", f"/v1/uploads/{text}", {}
 
 
 def queries():

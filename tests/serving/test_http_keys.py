@@ -9,7 +9,8 @@ from dcvideogen.serving.settings import is_loopback
 ROUTES = [
     ("GET", "/v1/videos"), ("POST", "/v1/videos"), ("GET", "/v1/videos/{id}"), ("GET", "/v1/videos/{id}/content"),
     ("GET", "/v1/videos/{id}/events"), ("POST", "/v1/videos/{id}/cancel"), ("DELETE", "/v1/videos/{id}"),
-    ("POST", "/v1/uploads"), ("POST", "/v1/reconstructions"), ("POST", "/v1/plan"), ("GET", "/v1/models"),
+    ("POST", "/v1/uploads"), ("DELETE", "/v1/uploads/image_0"),
+    ("POST", "/v1/reconstructions"), ("POST", "/v1/plan"), ("GET", "/v1/models"),
     ("GET", "/metrics"),
 ]  # fmt: skip
 
@@ -60,7 +61,10 @@ def test_another_key_s_upload_cannot_be_used(theirs):
     body = {**WANTED, "image": upload["id"]}
     answer = http.post("/v1/videos", json=body, headers={"Authorization": f"Bearer {other}"})
     assert (answer.status_code, code(answer)) == (404, "upload_not_found")
+    assert http.delete(f"/v1/uploads/{upload['id']}", headers={"Authorization": f"Bearer {other}"}).status_code == 404
     assert http.post("/v1/videos", json=body).status_code == 200
+    assert http.delete(f"/v1/uploads/{upload['id']}").json()["deleted"] is True
+    assert http.post("/v1/videos", json=body).status_code == 404
 
 
 def test_a_revoked_key_is_refused_at_once(theirs, tmp_path):

@@ -119,6 +119,12 @@ class UploadAnswer(Answer):
     expires_at: int
 
 
+class UploadDeletedAnswer(Answer):
+    id: str
+    object: Literal["upload.deleted"] = "upload.deleted"
+    deleted: Literal[True] = True
+
+
 class ModelDefaults(Answer):
     size: str
     num_frames: int

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 
-from dcvideogen.serving.answers import UploadAnswer, upload_answer
+from dcvideogen.serving.answers import UploadAnswer, UploadDeletedAnswer, upload_answer
 from dcvideogen.serving.bodies import read_form
 from dcvideogen.serving.server import Here, KeyId
 from dcvideogen.serving.wanted import Purpose, invalid, parsed_fields
@@ -49,3 +49,10 @@ async def create_upload(request: Request, server: Here, key_id: KeyId) -> Upload
             raise invalid("the form has no file", "send it as the field `file`")
         upload = await run_in_threadpool(server.uploads.add, key_id, purpose, incoming)
     return upload_answer(upload, limits)
+
+
+@router.delete("/v1/uploads/{upload_id}", response_model=UploadDeletedAnswer)
+def delete_upload(upload_id: str, server: Here, key_id: KeyId) -> UploadDeletedAnswer:
+    """Removes an upload; jobs that were asked for with it have copies of their own."""
+    server.uploads.delete(key_id, upload_id)
+    return UploadDeletedAnswer(id=upload_id)
