@@ -77,7 +77,7 @@ def nameless(page: Page) -> list[dict]:
     """Of the accessibility tree: controls that a screen reader cannot name."""
     nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     seen = [node for node in nodes if not node["ignored"] and node.get("role", {}).get("value") in CONTROLS]
-    assert len(seen) > 10
+    assert len(seen) > 3  # an open dialog hides all that is not in it
     return [node for node in seen if not node.get("name", {}).get("value", "").strip()]
 
 
