@@ -114,7 +114,7 @@ export class Pane {
       const url = await videoUrl(job);
       if (this.#job.id !== job.id) return;
       this.#video = h("video", {
-        class: "fill", src: url, controls: true, loop: true, playsinline: true, "aria-label": job.prompt,
+        class: "fill", src: url, controls: true, loop: true, playsinline: true, preload: "auto", "aria-label": job.prompt,
       });
       this.#video.muted = true;
       this.#video.autoplay = !reducedMotion();
