@@ -25,7 +25,10 @@ def write_report(folder: Path, target: Path, hardware: str, base_steps: int) -> 
     """target.md, target.json and target.svg, from what is done."""
     results = read_results(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target.with_suffix(".json"), asdict(results))
+    numbers = asdict(results)
+    # By what they are called: where they lie is nobody's business.
+    numbers["settings"] |= {name: Path(results.settings[name]).name for name in ("base", "autoencoder", "clips")}
+    write_json(target.with_suffix(".json"), numbers)
     drawing = plot(results)
     if drawing:
         write_text(target.with_suffix(".svg"), drawing)

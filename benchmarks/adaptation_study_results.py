@@ -71,9 +71,12 @@ def verdict(better: list[float], worse: list[float]) -> str:
     """Of "better is higher than worse": by the ranges over the seeds alone."""
     if not better or not worse:
         return "not run"
+    known = "" if min(len(better), len(worse)) > 1 else ", as far as one seed can say"
     if min(better) > max(worse):
-        return "held"
-    return "did not hold: it is the other way round" if max(better) < min(worse) else "undecided: the seeds overlap"
+        return f"held{known}"
+    if max(better) < min(worse):
+        return f"did not hold: it is the other way round{known}"
+    return "undecided: the seeds overlap" if not known else "undecided"
 
 
 def claims(results: Results) -> list[tuple[str, str]]:

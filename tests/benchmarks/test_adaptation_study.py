@@ -148,3 +148,5 @@ def test_verdicts_come_from_the_ranges_of_the_seeds():
     assert verdict([0.5, 0.7], [0.8, 0.9]).startswith("did not hold")
     assert verdict([0.5, 0.9], [0.6, 0.7]).startswith("undecided")
     assert verdict([], [0.6]) == "not run"
+    assert verdict([0.8], [0.5, 0.7]) == "held, as far as one seed can say"
+    assert verdict([0.5], [0.5]) == "undecided"
