@@ -133,7 +133,7 @@ OTHERS = {
     "num_frames": 4, "fps": None, "clips_per_video": 2, "split_at_cuts": False, "require_captions": False,
     "buckets": BucketSettings(height=32, width=64), "held_out": 1, "alignment_clips": 1, "alignment_held_out": 0,
     "match_time_windows": False, "null_prompt": "worst quality", "max_sequence_length": 16, "image_to_video": False,
-    "dtype": "bf16", "stored_dtype": "fp16", "clips_per_shard": 3,
+    "image_condition": "alone", "dtype": "bf16", "stored_dtype": "fp16", "clips_per_shard": 3,
 }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server_state.seen.append((self.command, self.path))
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.headers.get("Content-Type") == "application/json":
+            if body and self.headers.get("Content-Type") == "application/json":
                 self.server_state.posted.append((address.path, json.loads(body)))
             if address.path == "/" or address.path.startswith("/page/"):
                 self._file(address.path.removeprefix("/page/").strip("/") or "index.html")
@@ -211,14 +211,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         while state.running:
             with state.changed:
-                now = json.dumps(job)
+                now, ended = json.dumps(job), job["status"] in FINAL
                 if now == told:
                     state.changed.wait(1)
                     continue
             told = now
             self.wfile.write(f"event: job\r\ndata: {now}\r\n\r\n: still here\r\n\r\n".encode())
             self.wfile.flush()
-            if job["status"] in FINAL:
+            if ended:
                 return
 
     def _file(self, name: str) -> None:

@@ -130,7 +130,7 @@ def test_a_model_and_its_base_are_asked_the_same_and_shown_together(page: Page, 
 
 
 def test_a_picture_goes_with_the_prompt_to_a_model_that_takes_one(page: Page, server: PageServer) -> None:
-    field = page.get_by_label("Picture Choose or drop a picture")
+    field = page.locator("#picture input[type=file]")
     field.set_input_files({"name": "bad.png", "mimeType": "image/png", "buffer": b"broken"})
     expect(page.get_by_text("bad.png: the file cannot be read; send an intact file")).to_be_visible()
     field.set_input_files({"name": "cat.png", "mimeType": "image/png", "buffer": b"good"})
@@ -144,7 +144,7 @@ def test_a_picture_goes_with_the_prompt_to_a_model_that_takes_one(page: Page, se
 
 def test_a_clip_is_compared_with_its_reconstruction(page: Page, server: PageServer) -> None:
     page.get_by_role("link", name="Reconstruct").click()
-    page.get_by_label("Clip Choose or drop a clip").set_input_files(
+    page.locator("#clip input[type=file]").set_input_files(
         {"name": "clip.mp4", "mimeType": "video/mp4", "buffer": b"clip"}
     )
     page.get_by_role("button", name="Reconstruct", exact=True).click()
