@@ -2,26 +2,14 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 ARMS = ("scratch", "direct", "frozen", "paper", "ours", "ours-full", "ours-grid", "ours-offset")
 SMALL = """--size 64 --num-frames 8 --batch-size 2 --checkpoints 0 1 2 --seeds 0 --captions 2 --final-captions 2
     --final-seeds 1 --sampling-steps 1 --held-out 2 --alignment-clips 4 --alignment-held-out 2 --rank 2 --alpha 4
     --sgd-align-steps 2 --sgd-head-steps 2 --sgd-head-batch 2 --sgd-every 1""".split()  # noqa: SIM905
-
-
-@pytest.fixture(scope="module", autouse=True)
-def beside_the_scripts():
-    """The scripts of benchmarks/ and the tests' helpers import each other as files beside them."""
-    folders = [str(ROOT / part) for part in ("benchmarks", "tests/recipes", "tests/adaptation")]
-    sys.path[:0] = folders
-    yield
-    for folder in folders:
-        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="module")

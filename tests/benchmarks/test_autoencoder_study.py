@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,8 @@ import torch
 from dcvideogen.errors import UserError
 from dcvideogen.video import write_video
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--num-frames", "8", "--size", "16", "--chunks", "4", "--seeds", "0", "--steps", "2", "--batch-size", "2"]
 GROUPS = ["--training", "moving", "turning", "--slow", "still", "--fast", "waving"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def beside_the_scripts():
-    """The scripts of benchmarks/ import each other as files beside them."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
 
 
 def noise_video(seed: int, frames: int) -> torch.Tensor:

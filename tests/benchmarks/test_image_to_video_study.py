@@ -2,26 +2,14 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
 SMALL = """--size 64 --num-frames 8 --batch-size 2 --steps 2 --captions 2 --sampling-steps 1 --held-out 2
     --alignment-clips 4 --alignment-held-out 2 --rank 2 --alpha 4 --optimizer adamw""".split()  # noqa: SIM905
 ARMS = ("zeros", "alone", "chunk", "dropout", "clean")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def beside_the_scripts():
-    """The scripts of benchmarks/ and the tests' helpers import each other as files beside them."""
-    folders = [str(ROOT / part) for part in ("benchmarks", "tests/recipes", "tests/adaptation")]
-    sys.path[:0] = folders
-    yield
-    for folder in folders:
-        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,18 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import long_video
 
 from dcvideogen.data.shapes import render
 from dcvideogen.shapes_world import combinations
 
 
-def test_every_window_is_read_by_itself_and_a_seam_is_seen():
+@pytest.fixture
+def long_video(beside_the_scripts):
+    import long_video
+
+    return long_video
+
+
+def test_every_window_is_read_by_itself_and_a_seam_is_seen(long_video):
     asked, other = combinations("test")[0], combinations("test")[-1]
     right, wrong = render(asked, 0), render(other, 1)
     windows = list(long_video.measure(torch.cat([right, wrong], dim=1), asked))
@@ -20,7 +21,7 @@ def test_every_window_is_read_by_itself_and_a_seam_is_seen():
     assert windows[1]["jump"] > 3
 
 
-def test_the_table_has_the_means_of_each_window():
+def test_the_table_has_the_means_of_each_window(long_video):
     one = dict.fromkeys(long_video.COLUMNS, 1.0)
     none = dict.fromkeys(long_video.COLUMNS, 0.0)
     rows = long_video.table([[one, none], [one, one]]).splitlines()[2:]
@@ -28,7 +29,7 @@ def test_the_table_has_the_means_of_each_window():
     assert rows[1] == "| 32 to 63 " + "| 0.50 " * 7 + "|"
 
 
-def test_videos_of_other_lengths_than_whole_windows_are_read_to_their_end():
+def test_videos_of_other_lengths_than_whole_windows_are_read_to_their_end(long_video):
     asked = combinations("test")[0]
     assert len(list(long_video.measure(render(asked, 0)[:, :20], asked))) == 1
     with pytest.raises(StopIteration):

@@ -22,7 +22,7 @@ from dcvideogen.version import __version__
 from dcvideogen.video import VideoWriter, video_to_frames
 from dcvideogen.video.metadata import SETTINGS_KEY
 
-CRF = 18
+CRF = 18  # of H.264, as `dcvideogen generate` has it
 _TEXT_TOKENS = 512  # Wan's own
 
 

@@ -24,7 +24,7 @@ from dcvideogen.pipelines.placement import place
 from dcvideogen.pipelines.reconstruct_clip import Outputs, reconstruct_clip
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.streaming import ClipOptions, RunOptions
-from dcvideogen.serving.base_maker import BaseMaker
+from dcvideogen.serving.base_maker import CRF, BaseMaker
 from dcvideogen.serving.files import JobFiles
 from dcvideogen.serving.jobs import Job
 from dcvideogen.serving.preview import Previews
@@ -34,7 +34,6 @@ from dcvideogen.serving.watch import Watch
 log = logging.getLogger("dcvideogen")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CRF = 18  # of H.264, as `dcvideogen generate` has it
 # Of a reconstruction's figures; those frame by frame would make the lists of jobs long.
 _SHOWN, _MEANS = ("num_frames", "height", "width", "latent_shape", "compression_ratio"), ("psnr_db", "ssim")
 
