@@ -9,7 +9,7 @@ TORCH_SPEC ?= torch==2.13.0
 CLIP ?=
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/dcvideogen demo $(if $(CLIP),"$(CLIP)") -o demo-output
@@ -23,6 +23,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/ as a site; any web server shows it: .venv/bin/python -m http.server -d site
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # torch goes first and is then pinned, so that no other package pulls a different build in.
 $(INSTALLED): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2])'
@@ -33,4 +37,4 @@ $(INSTALLED): pyproject.toml Makefile
 	touch $(INSTALLED)
 
 clean:
-	rm -rf demo-output .pytest_cache .ruff_cache
+	rm -rf demo-output site .pytest_cache .ruff_cache
