@@ -7,8 +7,8 @@ along as they are, and any other text file is a page that shows it.
 from __future__ import annotations
 
 import re
-from posixpath import dirname, join, normpath, relpath
 from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
