@@ -28,6 +28,7 @@ from dcvideogen.cli.keys import keys
 from dcvideogen.cli.merge import merge
 from dcvideogen.cli.models import models
 from dcvideogen.cli.reconstruct import reconstruct
+from dcvideogen.cli.report import report
 from dcvideogen.cli.serve import serve
 from dcvideogen.cli.shapes import shapes
 from dcvideogen.cli.train_autoencoder import train_autoencoder
@@ -57,6 +58,7 @@ for command in (
     cache,
     merge,
     extract_lora,
+    report,
     serve,
 ):
     app.command()(command)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from dcvideogen.evaluation.report_html_plots import block_plot, latent_plot, noise_plot, psnr_plot
 from dcvideogen.evaluation.report_markdown import protocol_words
-from dcvideogen.evaluation.report_style import STYLE
+from dcvideogen.evaluation.report_parts import WEBP_QUALITY, figure, page, picture, swatch, table
 from dcvideogen.evaluation.report_table import (
     CLIP_COLUMNS,
     COLUMNS,
@@ -25,37 +21,31 @@ from dcvideogen.evaluation.report_table import (
     summary_rows,
 )
 from dcvideogen.evaluation.strip import ERROR_GAIN
-from dcvideogen.evaluation.svg import COLOURS
 
 MAX_CLIPS = 24  # shown with pictures: those of the lowest PSNR
-WEBP_QUALITY = 90
 
 
 def html(report: dict[str, Any], folder: Path) -> str:
     """The whole page; pictures are read from `folder`, where the report's clips lie."""
-    name = escape(report["subjects"][0]["name"])
-    return "\n".join(
+    name = report["subjects"][0]["name"]
+    return page(
+        f"Evaluation of {name}",
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>Evaluation of {name}</title><style>{STYLE}</style></head><body><main>",
-            f"<h1>Evaluation of {name}</h1><p>{escape(protocol_words(report))}</p>",
-            *_summary(report),
+            f"<p>{escape(protocol_words(report))}</p>",
+            *summary_section(report),
             *_per_clip(report),
             *_plots(report),
             *_flat_fields(report),
             *_pictures(report, folder),
             *_notes(report),
-            "</main></body></html>",
-        ]
+        ],
     )
 
 
-def _summary(report: dict[str, Any]) -> Iterator[str]:
+def summary_section(report: dict[str, Any], title: str = "Means over the clips") -> Iterator[str]:
     """A column per subject: as narrow as a phone, whatever the number of metrics."""
     rows = summary_rows(report)
-    yield "<section><h2>Means over the clips</h2>"
+    yield f"<section><h2>{escape(title)}</h2>"
     body = []
     for column in shown_columns(rows):
         best = _best(rows, column)
@@ -66,8 +56,8 @@ def _summary(report: dict[str, Any]) -> Iterator[str]:
         ]
         body.append([_titled(column), *cells])
     body.append(["clips", *(str(row["num_clips"]) for row in rows)])
-    names = [_swatch(_colour(report, row["name"])) + escape(row["name"]) for row in rows]
-    yield _table(["", *names], body)
+    names = [swatch(_colour(report, row["name"])) + escape(row["name"]) for row in rows]
+    yield table(["", *names], body)
     yield (
         "<p class=muted>Bold: the best of its row. A number is averaged over the clips on which every column that "
         "knows it has it. What each number is: at the end of the page.</p></section>"
@@ -83,21 +73,21 @@ def _per_clip(report: dict[str, Any]) -> Iterator[str]:
                 [escape(clip["clip"]), *(cell(clip["values"][c.key], c) for c in columns)] for clip in subject["clips"]
             ]
             opened = " open" if index == 0 else ""
-            yield f"<details{opened}><summary>{_swatch(index)}{escape(subject['name'])}</summary>"
-            yield _table(["clip", *(_titled(column) for column in columns)], body) + "</details>"
+            yield f"<details{opened}><summary>{swatch(index)}{escape(subject['name'])}</summary>"
+            yield table(["clip", *(_titled(column) for column in columns)], body) + "</details>"
     yield "</section>"
 
 
 def _plots(report: dict[str, Any]) -> Iterator[str]:
     main = report["subjects"][0]
     yield "<section><h2>Blocks, latents, noise</h2>" + _legend(report) + '<div class="plots">'
-    yield _figure(block_plot(main["blocks"]), f"PSNR of the {main['blocks']['side']} x {main['blocks']['side']} blocks")
-    yield _figure(noise_plot(report), "PSNR when Gaussian noise is added to the latents")
+    yield figure(block_plot(main["blocks"]), f"PSNR of the {main['blocks']['side']} x {main['blocks']['side']} blocks")
+    yield figure(noise_plot(report), "PSNR when Gaussian noise is added to the latents")
     if main["latents"]:
         factor = main["latents"]["scaling_factor"]
         words = "" if factor is None else f"; scaling factor of the raw latents {factor:.4f}"
         stated = f" (stated: {escape(main['stated'])})" if main["stated"] else ""
-        yield _figure(latent_plot(main["latents"]), f"Standard deviation of each latent channel, sorted{words}{stated}")
+        yield figure(latent_plot(main["latents"]), f"Standard deviation of each latent channel, sorted{words}{stated}")
     yield "</div></section>"
 
 
@@ -117,7 +107,7 @@ def _flat_fields(report: dict[str, Any]) -> Iterator[str]:
         body.append(["mean", *_flat_cells(flat["mean"])])
         head = ["colour", "offset", "residual", "grid", f"grid's share (chance {flat['chance_share']:.3f})"]
         yield f"<details><summary>{escape(subject['name'])}: grid {flat['mean']['grid_levels']:.3f} levels</summary>"
-        yield _table(head, body) + "</details>"
+        yield table(head, body) + "</details>"
     yield "</section>"
 
 
@@ -142,12 +132,12 @@ def _pictures(report: dict[str, Any], folder: Path) -> Iterator[str]:
             place = folder / clip["folder"]
             yield '<div class="three">'
             for kind, words in (("input", f"frame {row['frame']}"), ("reconstruction", main), ("error", "error")):
-                yield _picture(place / row[kind], words)
+                yield picture(place / row[kind], words)
             yield "</div>"
         yield from _others(clips, main, folder)
         yield _legend(report) + '<div class="plots">'
-        yield _figure(psnr_plot(clips, report), "PSNR over frames; dashed: where a chunk begins")
-        yield _figure(block_plot(clip["blocks"]), "PSNR of the blocks of this clip")
+        yield figure(psnr_plot(clips, report), "PSNR over frames; dashed: where a chunk begins")
+        yield figure(block_plot(clip["blocks"]), "PSNR of the blocks of this clip")
         yield "</div>"
         yield from _worst(clip, folder)
         yield "</section>"
@@ -162,8 +152,8 @@ def _others(clips: dict[str, Any], main: str, folder: Path) -> Iterator[str]:
     for name, clip in others.items():
         rows = clip["pictures"]["frames"]
         row, place = rows[len(rows) // 2], folder / clip["folder"]
-        yield '<div class="three">' + _picture(place / row["input"], f"frame {row['frame']}")
-        yield _picture(place / row["reconstruction"], name) + _picture(place / row["error"], "error") + "</div>"
+        yield '<div class="three">' + picture(place / row["input"], f"frame {row['frame']}")
+        yield picture(place / row["reconstruction"], name) + picture(place / row["error"], "error") + "</div>"
     yield "</details>"
 
 
@@ -179,7 +169,7 @@ def _worst(clip: dict[str, Any], folder: Path) -> Iterator[str]:
     yield '<div class="worst">'
     for row in blocks:
         caption = f"{row['psnr_db']:.1f} dB, frame {row['frame']}, x {row['x']}, y {row['y']}"
-        yield _picture(folder / clip["folder"] / row["picture"], caption, exact=True)
+        yield picture(folder / clip["folder"] / row["picture"], caption, exact=True)
     yield "</div>"
 
 
@@ -199,49 +189,17 @@ def _notes(report: dict[str, Any]) -> Iterator[str]:
     yield "<dl>" + "".join(f"<dt>{c.title}</dt><dd>{c.meaning}</dd>" for c in COLUMNS) + "</dl></section>"
 
 
-def _picture(path: Path, caption: str, exact: bool = False) -> str:
-    """A PNG file as it is, or as WebP."""
-    data, kind = path.read_bytes(), "png"
-    with Image.open(io.BytesIO(data)) as picture:
-        width, height = picture.size
-        if not exact:
-            packed = io.BytesIO()
-            picture.save(packed, "WEBP", quality=WEBP_QUALITY)
-            data, kind = packed.getvalue(), "webp"
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    words = escape(caption)
-    return (
-        f'<figure><img src="{source}" width="{width}" height="{height}" alt="{words}" loading="lazy">'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
-
-
-def _figure(plot: str, caption: str) -> str:
-    return f"<figure>{plot}<figcaption>{caption}</figcaption></figure>" if plot else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML."""
-    top = "".join(f"<th>{text}</th>" for text in head)
-    body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{text}</td>' for text in row[1:])}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 def _titled(column: Column) -> str:
     return f'<span title="{escape(column.meaning)}">{escape(column.title)}</span>'
 
 
 def _legend(report: dict[str, Any]) -> str:
     names = [(index, subject["name"]) for index, subject in enumerate(report["subjects"]) if subject["num_clips"]]
-    return '<p class="legend">' + " ".join(f"<span>{_swatch(i)}{escape(name)}</span>" for i, name in names) + "</p>"
+    return '<p class="legend">' + " ".join(f"<span>{swatch(i)}{escape(name)}</span>" for i, name in names) + "</p>"
 
 
 def _colour(report: dict[str, Any], name: str) -> int:
     return [subject["name"] for subject in report["subjects"]].index(name)
-
-
-def _swatch(index: int) -> str:
-    return f'<span class="swatch b{index % COLOURS}"></span>'
 
 
 def _best(rows: Sequence[dict[str, Any]], column: Column) -> float | None:
