@@ -19,7 +19,7 @@ def _walk(holder: griffe.Object) -> None:
     for member in holder.members.values():
         if member.is_alias:
             continue
-        if member.docstring is not None:
+        if member.docstring is not None and not member.is_module:
             member.docstring.value = as_list(member.docstring.value, _names(member))
         if member.is_module or member.is_class:
             _walk(member)
@@ -29,7 +29,11 @@ def _names(member: griffe.Object) -> set[str]:
     """What a docstring may explain: a function's parameters; a class's fields and those of its constructor."""
     if member.is_function:
         return {parameter.name for parameter in member.parameters}
-    return set(member.members) if member.is_class or member.is_module else set()
+    if not member.is_class:
+        return set()
+    constructor = member.members.get("__init__")
+    parameters = constructor.parameters if constructor is not None and constructor.is_function else ()
+    return set(member.members) | {parameter.name for parameter in parameters}
 
 
 def as_list(text: str, names: set[str]) -> str:
@@ -46,5 +50,6 @@ def as_list(text: str, names: set[str]) -> str:
             "- " + ", ".join(f"`{one}`" for one in label.split(", ")) + ": " + words.strip()
             for label, words in zip(rest[::2], rest[1::2], strict=True)
         ]
-        paragraphs += [part for part in (first.strip("\n"), "\n".join(entries)) if part]
+        listed, *errors = re.split(r"(?<=\.)\s+(?=Raises UserError)", "\n".join(entries))
+        paragraphs += [part for part in (first.strip("\n"), listed, *errors) if part]
     return "\n\n".join(paragraphs)
