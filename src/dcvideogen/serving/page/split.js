@@ -9,7 +9,8 @@ export class Split {
   #play = byId("split-play");
 
   constructor() {
-    Object.assign(this.#video, { muted: true, loop: true, playsInline: true });
+    // Without "auto" Chromium decodes no frame of a video that does not play, and the canvas stays empty.
+    Object.assign(this.#video, { muted: true, loop: true, playsInline: true, preload: "auto" });
     this.#border.addEventListener("input", () => this.#draw());
     this.#play.addEventListener("click", () => (this.#video.paused ? this.#video.play() : this.#video.pause()));
     for (const name of ["play", "pause"]) {
