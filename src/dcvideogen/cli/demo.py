@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIZE, NUM_FRAMES, FPS = 256, 80, Fraction(16)  # two chunks of the bundled autoencoder
 BASE, ADAPTED, IMAGE_TO_VIDEO = "shapes-base", "shapes-dc", "shapes-i2v"
-PROMPTS, IMAGES = 4, 2  # videos by each model
+PROMPTS, IMAGES = 6, 4  # videos by each model
 SEED = 0  # of all videos, and of the clips that the first pictures come from
 REPORT = "report.html"
 

@@ -85,8 +85,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def swatch(index: int) -> str:
-    """A spot in the colour of series `index`."""
-    return f'<span class="swatch b{index % COLOURS}"></span>'
+    """A spot in the colour of series `index`, which stays on the line of what follows."""
+    return f'<span class="swatch b{index % COLOURS}"></span>&#8288;'
 
 
 def _embedded(data: bytes, kind: str) -> str:

@@ -18,23 +18,41 @@ from dcvideogen.files import write_text
 from dcvideogen.version import __version__
 
 STYLE = """
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
-.tile b{display:block;font-size:1.5rem;line-height:1.2;font-variant-numeric:tabular-nums}
-.tile span{color:var(--muted);font-size:.85rem}
+.tiles{display:flex;flex-wrap:wrap;gap:10px;margin:16px 0}
+.tile{flex:1 1 128px;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
+.tile b{display:block;font-size:1.5rem;line-height:1.2;white-space:nowrap;font-variant-numeric:tabular-nums}
+.tile span{color:var(--muted);font-size:.85rem;line-height:1.35;display:block}
 video{display:block;width:100%;height:auto;border-radius:4px;background:#000}
-.prompts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px}
+.prompts,.tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px}
+.tables{margin-top:12px;align-items:start}.tables>div{min-width:0}
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(140px,45%),1fr));gap:10px;max-width:760px}
 .side img{width:100%;border-radius:4px}
-.wide{max-width:760px;margin:0 auto 12px}
-.prompts h3{margin:.2em 0 .4em}
-.right{color:var(--c2);white-space:nowrap}.wrong{color:var(--c1)}
-section p{max-width:75ch}
+.wide{max-width:760px;margin:0 auto 12px}.wide img{width:100%;border-radius:4px}
+.prompts h3{margin:.2em 0 .4em}.prompts h3 span{font-weight:400;white-space:nowrap}
+.right{color:var(--c2)}.wrong{color:var(--c1)}
+section p{max-width:75ch}code{font-size:.9em}
+button{font:inherit;font-size:.9rem;color:inherit;background:var(--card);border:1px solid var(--line);
+border-radius:6px;padding:6px 14px;cursor:pointer;position:sticky;top:8px;z-index:2}
+@media(max-width:560px){th,td{padding:4px 6px}th:first-child{white-space:normal}table{font-size:.85rem}}
 """
-# Videos play by themselves, where the reader's system does not ask for less motion; without scripts they have buttons.
+# Videos that belong together begin together, again and again; where the reader's system asks for less motion, when the
+# button is pressed. Without scripts every video has its own buttons.
 SCRIPT = """<script>
-if (!matchMedia("(prefers-reduced-motion: reduce)").matches)
-  for (const film of document.querySelectorAll("video")) film.play().catch(() => {});
+const groups = [...document.querySelectorAll(".side, .wide")].map(group => [...group.querySelectorAll("video")]);
+const films = groups.flat(), button = document.createElement("button");
+let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+const show = () => {
+  button.textContent = playing ? "Pause all videos" : "Play all videos";
+  for (const film of films) if (playing && !film.ended) film.play().catch(() => {}); else film.pause();
+};
+for (const group of groups) for (const film of group) {
+  film.loop = film.controls = false;
+  film.addEventListener("ended", () => {
+    if (group.every(one => one.ended)) for (const one of group) { one.currentTime = 0; one.play().catch(() => {}); }
+  });
+}
+button.addEventListener("click", () => { playing = !playing; show(); });
+if (films.length) { document.querySelector("h1").after(button); show(); }
 </script>"""
 
 # What the bundled models are, for readers who never saw their cards.
@@ -115,7 +133,8 @@ def _compared(texts: Sequence[Generated]) -> list[tuple[str, str]]:
     tokens = {one.model: one.figures.get("tokens") for one in texts}
     tiles = [(f"{known[slow] / known[fast]:.1f}x", f"as fast is the transformer of {fast} as that of {slow}")]
     if tokens[slow] and tokens[fast]:
-        tiles.insert(0, (f"{tokens[slow]} → {tokens[fast]}", f"tokens of a video, {slow} → {fast}"))
+        fewer = f"fewer tokens in a video of {fast} than of {slow}: {tokens[fast]} and {tokens[slow]}"
+        tiles.insert(0, (f"{tokens[slow] / tokens[fast]:.0f}x", fewer))
     return tiles
 
 
@@ -137,21 +156,22 @@ def _reconstruction(path: Path, metrics: dict[str, Any]) -> Iterator[str]:
         ["decoding, frames/s", f"{frames / seconds['decode']:.1f}", "-"],
         ["peak memory, GiB", f"{metrics['peak_memory']['gib']:.2f}", "-"],
     ]
-    yield table(["", swatch(0) + ours, swatch(1) + "fixed 3-D DCT"], rows)
+    yield '<div class="tables"><div>' + table(["", swatch(0) + ours, swatch(1) + "fixed 3-D DCT"], rows)
     yield (
         f'<p class="muted">{frames} frames of {size}; {escape(metrics["device"])}. The DCT keeps as many numbers, the '
         "same ones of every block: what a codec does without learning anything. Memory: "
-        f"{escape(str(metrics['peak_memory']['of']))}.</p>"
+        f"{escape(str(metrics['peak_memory']['of']))}.</p></div>"
     )
     lines = [
         Series(str(metrics["model"]), range(frames), metrics["psnr_db"]["per_frame"], 0),
         Series("fixed 3-D DCT", range(frames), baseline["psnr_db"]["per_frame"], 1),
     ]
     plot = line_plot("PSNR over frames", lines, "frame", "PSNR, dB", metrics["chunk_edges"].get("frames") or ())
-    yield '<div class="plots">' + figure(plot, "PSNR over frames; dashed: where a chunk begins")
+    yield f"<div>{figure(plot, 'PSNR over frames; dashed: where a chunk begins')}</div></div>"
     if (folder / "strip.png").is_file():
-        yield picture(folder / "strip.png", "Frames of the clip, their reconstructions, and four times the error")
-    yield "</div></section>"
+        words = "Frames of the clip, their reconstructions, and four times the error"
+        yield f'<div class="wide">{picture(folder / "strip.png", words)}</div>'
+    yield "</section>"
 
 
 def _scores(path: Path, report: dict[str, Any]) -> Iterator[str]:

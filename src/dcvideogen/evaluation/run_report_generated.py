@@ -52,9 +52,10 @@ def generated_section(title: str, words: str, videos: Sequence[Generated]) -> It
     yield "</div>"
     if len(rows) > MAX_ROWS:
         yield f'<p class="muted">The first {MAX_ROWS} of {len(rows)} prompts; the tables are of all.</p>'
+    yield '<div class="tables">'
     yield from _costs(videos)
     yield from _scores(videos)
-    yield "</section>"
+    yield "</div></section>"
 
 
 def _caption(one: Generated, place: int) -> str:
@@ -99,10 +100,10 @@ def _costs(videos: Sequence[Generated]) -> Iterator[str]:
     peaks = [[p["gib"] for one in some if (p := one.figures.get("peak_memory"))] for some in groups.values()]
     add("peak memory, GiB", [f"{max(some):.2f}" if some else None for some in peaks])
     if rows:
-        yield "<h3>What it took</h3>" + table(["", *_heads(groups)], rows)
-        yield '<p class="muted">Seconds are medians over the videos'
         of = {one.figures["peak_memory"]["of"] for one in videos if "peak_memory" in one.figures}
-        yield f"; memory is the most of any, of {escape(', '.join(sorted(of)))}.</p>" if of else ".</p>"
+        memory = f"; memory is the most of any, of {escape(', '.join(sorted(of)))}" if of else ""
+        yield "<div><h3>What it took</h3>" + table(["", *_heads(groups)], rows)
+        yield f'<p class="muted">Seconds are medians over the videos{memory}.</p></div>'
 
 
 def _scores(videos: Sequence[Generated]) -> Iterator[str]:
@@ -125,12 +126,12 @@ def _scores(videos: Sequence[Generated]) -> Iterator[str]:
     firsts = [[psnr for one in some if (psnr := one.first_frame_psnr_db)] for some in groups.values()]
     if any(firsts):
         rows.append(["first frame, PSNR, dB", *(f"{mean(some):.2f}" if some else "-" for some in firsts), "-"])
-    yield "<h3>What is seen in it</h3>" + table(["", *_heads(groups), "chance"], rows)
+    yield "<div><h3>What is seen in it</h3>" + table(["", *_heads(groups), "chance"], rows)
     yield (
         '<p class="muted">Measured from the pixels, without a learned judge: 1 where a video shows what its prompt '
         "says, else 0. Semantic: mean of size, color, shape, motion and background; joint: all five. Quality: steady, "
         "smooth and sharp. Chance: of a perfect video of another prompt. A few videos tell no two models apart; the "
-        "models' cards say how they score over 128.</p>"
+        "models' cards say how they score over 128.</p></div>"
     )
 
 
