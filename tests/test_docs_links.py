@@ -1,4 +1,4 @@
-"""Links, anchors, pictures and named files of the documentation lead somewhere; its pages, modules and results are complete."""
+"""Links, anchors and named files of the documentation lead somewhere; its pages, modules and results are complete."""
 
 import importlib
 import re

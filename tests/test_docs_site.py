@@ -1,4 +1,4 @@
-"""The site of the documentation: it builds without a warning, asks no other host, and its figures are those of the code."""
+"""The site of the docs: it builds without a warning, asks no other host, and its figures are those of the code."""
 
 import importlib.util
 import re
