@@ -2,6 +2,7 @@ import pytest
 
 from dcvideogen.errors import UserError
 from dcvideogen.geometry import Geometry
+from dcvideogen.pipelines.base_pipeline import BaseGrid
 from dcvideogen.pipelines.sizes import VideoSize
 
 F32 = Geometry(spatial_ratio=32, temporal_ratio=4, chunk_frames=40)
@@ -35,3 +36,10 @@ def test_only_sizes_far_from_all_trained_ones_are_warned_of():
 def test_sizes_that_cannot_be_meant_are_refused(size):
     with pytest.raises(UserError, match="a whole number from 1 to"):
         VideoSize(*size)
+
+
+def test_a_base_makes_whole_patches_and_latent_frames_and_counts_its_tokens():
+    grid = BaseGrid(patch_size=(1, 2, 2), spatial_ratio=8, temporal_ratio=4)  # Wan 2.1's
+    assert grid.whole_size(VideoSize(470, 830, 80)) == VideoSize(480, 832, 81)
+    assert grid.tokens(VideoSize(470, 830, 80)) == 21 * 30 * 52
+    assert grid.tokens(VideoSize(1, 1, 1)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,30 @@ def is_base(folder: Path) -> bool:
     return read_index(folder).get("_class_name") == "WanPipeline"
 
 
+@dataclass(frozen=True)
+class BaseGrid:
+    """patch_size: (t, h, w) of the transformer, in latents; spatial_ratio, temporal_ratio: of the autoencoder."""
+
+    patch_size: tuple[int, int, int]
+    spatial_ratio: int
+    temporal_ratio: int
+
+    def whole_size(self, size: VideoSize) -> VideoSize:
+        """The smallest size of whole patches and latent frames that holds the video."""
+        patch = math.lcm(*self.patch_size[1:])
+        multiple = math.lcm(16, self.spatial_ratio * patch)  # 16: what diffusers asks for
+        ratio = self.temporal_ratio
+        height, width = (math.ceil(side / multiple) * multiple for side in (size.height, size.width))
+        return VideoSize(height, width, math.ceil((size.num_frames - 1) / ratio) * ratio + 1)
+
+    def tokens(self, size: VideoSize) -> int:
+        """Of the transformer in each pass."""
+        whole = self.whole_size(size)
+        frames = (whole.num_frames - 1) // self.temporal_ratio + 1
+        sides = (side // self.spatial_ratio for side in (whole.height, whole.width))
+        return math.prod(side // patch for side, patch in zip((frames, *sides), self.patch_size, strict=True))
+
+
 class BaseTextToVideo:
     """Text -> video of any size: more is made where the base needs whole blocks, and cut."""
 
@@ -32,17 +57,14 @@ class BaseTextToVideo:
         self.pipeline = WanPipeline.from_pretrained(folder, dtype=dtype)
         self.pipeline.set_progress_bar_config(disable=True)
 
+        self.grid = BaseGrid(
+            tuple(self.pipeline.transformer.config.patch_size),
+            self.pipeline.vae_scale_factor_spatial,
+            self.pipeline.vae_scale_factor_temporal,
+        )
+
     def to(self, device: torch.device) -> None:
         self.pipeline.to(device)
-
-    def whole_size(self, size: VideoSize) -> VideoSize:
-        """The smallest size of whole patches and latent frames that holds the video."""
-        pipeline = self.pipeline
-        patch = math.lcm(*pipeline.transformer.config.patch_size[1:])
-        multiple = math.lcm(16, pipeline.vae_scale_factor_spatial * patch)  # 16: what diffusers asks for
-        ratio = pipeline.vae_scale_factor_temporal
-        height, width = (math.ceil(side / multiple) * multiple for side in (size.height, size.width))
-        return VideoSize(height, width, math.ceil((size.num_frames - 1) / ratio) * ratio + 1)
 
     def latents(
         self,
@@ -60,7 +82,7 @@ class BaseTextToVideo:
 
         text_tokens: the length that prompts are padded to.
         """
-        whole = self.whole_size(size)
+        whole = self.grid.whole_size(size)
 
         def told(_pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             after_step(index, tensors["latents"])

@@ -15,7 +15,7 @@ import torch
 from dcvideogen.adaptation.folder import AdaptationInfo, fingerprint
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.asking import Asked, count_ways
-from dcvideogen.pipelines.base_pipeline import BaseTextToVideo, is_base
+from dcvideogen.pipelines.base_pipeline import BaseGrid, BaseTextToVideo, is_base
 from dcvideogen.pipelines.loading import find_model, hide_progress_bars, load_pipeline
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
@@ -36,12 +36,13 @@ _ALL_OF_A_GPU = 0.95  # what a worker that is alone on it may take; the rest is 
 
 @dataclass(frozen=True)
 class _Known:
-    """networks, info: of an adapted model. base: the fingerprint of a base's transformer."""
+    """networks, info: of an adapted model. base, grid: the fingerprint of a base's transformer, and its tokens."""
 
     model: ServedModel
     networks: Networks | None = None
     info: AdaptationInfo | None = None
     base: str | None = None
+    grid: BaseGrid | None = None
 
 
 class Catalogue:
@@ -65,8 +66,14 @@ class Catalogue:
         known = self._known[request.model]
         size = VideoSize(request.height, request.width, request.num_frames)
         if known.networks is None or known.info is None:
-            told = "as diffusers runs it; what it takes is not planned"
-            return {"memory_bytes": None, "seconds": None, "tokens": None, "plan": told, "fits": True, "warnings": ()}
+            return {
+                "memory_bytes": None,
+                "seconds": None,
+                "tokens": known.grid.tokens(size) if known.grid else None,
+                "plan": "as diffusers runs it; memory and time are not planned",
+                "fits": True,
+                "warnings": (),
+            }
         geometry, transformer = known.networks.autoencoder.geometry, known.networks.transformers[0]
         grid = size.latent_shape(geometry, transformer.config.patch_size)
         plans = self._plans(request.model, size, request.steps, request.guidance, bool(request.image))
@@ -117,7 +124,7 @@ def _look(source: str, dtype: torch.dtype) -> _Known:
     if is_base(folder):
         base = BaseTextToVideo(folder, dtype)
         model = ServedModel(name=name, source=source, task="t2v", is_base=True)
-        return _Known(model, base=fingerprint(base.pipeline.transformer))
+        return _Known(model, base=fingerprint(base.pipeline.transformer), grid=base.grid)
     pipeline = load_pipeline(source, dtype=dtype)
     info = pipeline.adaptation
     size = pipeline.asked_size(None, None, None)
