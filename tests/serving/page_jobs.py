@@ -46,7 +46,7 @@ class CannedJobs:
             raise Refusal(404, "model_not_found", "this server has no model of that name", "ask /v1/models")
         if kind == "generate" and not str(body.get("prompt", "")).strip():
             raise Refusal(400, "invalid_request", "the prompt is empty", "say in words what should be seen")
-        if {body.get("image"), body.get("clip")} - self.uploads - {None}:
+        if {body.get("image"), body.get("last_image"), body.get("clip")} - self.uploads - {None}:
             raise Refusal(404, "upload_not_found", "there is no upload of this id", "upload the file again")
         job = {
             "id": f"video_{secrets.token_hex(16)}", "object": "video", "kind": kind, "status": "queued",

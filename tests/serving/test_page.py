@@ -136,10 +136,16 @@ def test_a_picture_goes_with_the_prompt_to_a_model_that_takes_one(page: Page, se
     field.set_input_files({"name": "cat.png", "mimeType": "image/png", "buffer": b"good"})
     expect(page.get_by_text("cat.png: 160×96")).to_be_visible()
     expect(page.get_by_label("Model", exact=True)).to_have_value("shapes-i2v")
-    server.uploads.clear()  # the server forgot it: the page sends it again
+    last = page.locator("#last-picture input[type=file]")
+    last.set_input_files({"name": "dog.png", "mimeType": "image/png", "buffer": b"good too"})
+    expect(page.get_by_text("dog.png: 160×96")).to_be_visible()
+    server.uploads.clear()  # the server forgot them: the page sends them again
     ask(page)
     expect(page.locator(".card")).to_have_count(1)
-    assert [job["image"] for job in server.jobs.values()] == [server.uploads.copy().pop()]
+    (job,) = server.jobs.values()
+    assert {job["image"], job["last_image"]} == set(server.uploads)
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(page.locator("#last-picture-field")).to_be_hidden()
 
 
 def test_a_clip_is_compared_with_its_reconstruction(page: Page, server: PageServer) -> None:

@@ -35,6 +35,11 @@ export class DropField extends EventTarget {
     });
   }
 
+  /** Whether there is a file or an upload. */
+  get given() {
+    return Boolean(this.file ?? this.upload);
+  }
+
   /** Sends a file; a second one replaces the first. */
   take(file) {
     this.file = file;

@@ -17,6 +17,7 @@ export class VideoForm extends EventTarget {
     this.#models = models.filter((each) => each.task !== "autoencoder");
     this.element = byId("video-form");
     this.picture = new DropField("picture", "image");
+    this.lastPicture = new DropField("last-picture", "image");
     byId("model").replaceChildren(...this.#models.map((each) => h("option", { value: each.id }, label(each))));
     byId("picture-field").hidden = !this.#models.some((each) => each.task === "i2v");
     this.#listen();
@@ -30,16 +31,27 @@ export class VideoForm extends EventTarget {
     return model(byId("model").value);
   }
 
-  /** The request of the fields as they stand; waits for a picture that is on its way. */
+  /** The request of the fields as they stand; waits for pictures that are on their way. */
   async request() {
     const value = { model: this.model.id, prompt: byId("prompt").value, negative_prompt: byId("negative_prompt").value };
     value.size = `${number("width")}x${number("height")}`;
     for (const name of ["num_frames", "fps", "steps", "guidance", "seed"]) {
       if (number(name) !== null) value[name] = number(name);
     }
+    return { ...value, ...(await this.pictures()) };
+  }
+
+  /** The ids of the pictures, as a request has them; waits for those that are on their way. */
+  async pictures() {
     const image = this.model.task === "i2v" ? await this.picture.id() : null;
-    if (image !== null) value.image = image;
-    return value;
+    const last = image === null ? null : await this.lastPicture.id();
+    return { ...(image !== null && { image }), ...(last !== null && { last_image: last }) };
+  }
+
+  /** The server forgot the pictures: they are sent again, where the files are still here. */
+  async sendAgain() {
+    const sent = await Promise.all([this.picture.again(), this.lastPicture.again()]);
+    return sent.some(Boolean);
   }
 
   /** Fills in what a job was made with. */
@@ -55,6 +67,8 @@ export class VideoForm extends EventTarget {
     }
     if (job.image) this.picture.use(job.image, "The picture of that video");
     else this.picture.clear();
+    if (job.last_image) this.lastPicture.use(job.last_image, "The last picture of that video");
+    else this.lastPicture.clear();
     this.#changed();
     announce("The settings are in the form.");
   }
@@ -76,8 +90,9 @@ export class VideoForm extends EventTarget {
       byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
       this.#changed();
     });
+    this.lastPicture.addEventListener("change", () => this.#changed());
     this.picture.addEventListener("change", () => {
-      const given = this.picture.file ?? this.picture.upload;
+      const given = this.picture.given;
       const able = this.#models.find((each) => each.task === "i2v");
       if (given && this.model.task !== "i2v" && able) {
         byId("model").value = able.id;
@@ -113,6 +128,7 @@ export class VideoForm extends EventTarget {
     }
     const pictures = this.model.task === "i2v";
     text(byId("picture-note"), pictures ? "The video begins with it." : "");
+    byId("last-picture-field").hidden = !(pictures && this.picture.given);
     const base = baseOf(this.model.id);
     byId("compare").hidden = !base;
     text(byId("compare-note"), base ? `Makes it with ${this.model.id} and with ${base.id}, side by side.` : "");

@@ -48,8 +48,8 @@ async function queue(form, request) {
     return await ask(request);
   } catch (error) {
     const forgotten = error instanceof Refused && error.code === "upload_not_found";
-    if (!forgotten || !(await form.picture.again())) throw error;
-    return ask({ ...request, image: await form.picture.id() });
+    if (!forgotten || !(await form.sendAgain())) throw error;
+    return ask({ ...request, ...(await form.pictures()) });
   }
 }
 

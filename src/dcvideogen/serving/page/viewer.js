@@ -73,6 +73,7 @@ function facts(job) {
     ["Guidance", job.guidance],
     ["Seed", job.seed],
     ["Begins with", job.image && "a picture"],
+    ["Ends with", job.last_image && "a picture"],
     ["Asked for", day(job.created_at)],
     ["Kept until", job.expires_at && day(job.expires_at)],
   ];
