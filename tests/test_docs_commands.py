@@ -9,15 +9,22 @@ from fractions import Fraction
 
 import pytest
 import torch
+import yaml
 from docs_pages import DOCS, README, ROOT, blocks_of, command_lines, commands_of, name_of, named_commands
 from typer.main import get_command
 
 from dcvideogen.cli.main import app, run
+from dcvideogen.data.settings import BatchSettings, DataSettings
 from dcvideogen.evaluation.vbench_scores import T2V_SUITE
+from dcvideogen.recipes.adaptation_recipe import AdaptationRecipe
+from dcvideogen.recipes.recipe import AutoencoderRecipe, read_recipe
+from dcvideogen.training.loss_settings import LossSettings
 from dcvideogen.video import probe, write_video
 
 PAGES = [README, *DOCS]
 SHELL = [block for page in PAGES for block in blocks_of(page) if block.language == "sh"]
+YAML = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
+OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 PYTHON = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
 
 
@@ -29,6 +36,12 @@ def leaf(arguments):
         assert left[0] in command.commands, f"{left[0]!r} of {arguments} is no command"
         command = command.commands[left.pop(0)]
     return command, left
+
+
+def all_commands(command):
+    """The command, or all those of a group."""
+    members = getattr(command, "commands", {}).values()
+    return [one for member in members for one in all_commands(member)] or [command]
 
 
 def options_of(command):
@@ -75,6 +88,34 @@ def test_every_python_block_compiles_and_imports_what_is_there(block):
             assert hasattr(importlib.import_module(module), name.strip()), f"{block}: {module} has no {name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_in_the_text_exist(page):
+    """Of some command, or of a study in benchmarks/, where each setting is one."""
+    known = {name for command in all_commands(get_command(app)) for name in options_of(command)}
+    for study in (ROOT / "benchmarks").glob("*_study.py"):
+        settings = re.findall(r"^    (\w+): ", study.read_text(), flags=re.MULTILINE)
+        known |= {f"--{setting.replace('_', '-')}" for setting in settings}
+    assert set(re.findall(rf"`({OPTION.pattern})", page.read_text())) <= known
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_settings_in_recipes_are_those_of_the_program(block, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(block.text)
+    values = yaml.safe_load(block.text)
+    if "base" in values:
+        read_recipe(AdaptationRecipe, path)
+    elif "start" in values:
+        read_recipe(AutoencoderRecipe, path)
+    else:  # parts of one
+        parts = {"data": DataSettings, "loss": LossSettings}
+        for name, part in values.items():
+            for settings in (
+                [parts[name](**part)] if name in parts else [BatchSettings(**b) for b in part[0]["batches"]]
+            ):
+                assert settings.model_fields_set
+
+
 def film(seed, frames):
     """A picture that moves to the right."""
     picture = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -83,13 +124,17 @@ def film(seed, frames):
 
 
 def fill(folder):
-    """What the documentation takes to be there: clips of one's own, and what VBench wrote."""
+    """Clips of one's own, which the documentation takes to be there."""
     for name, count, frames in (("holiday", 4, 24), ("clips", 1, 8), ("held-out", 1, 8), ("others", 2, 8)):
         (folder / name).mkdir()
         for index in range(count):
             write_video(folder / name / f"day{index}.mp4", film(index, frames), Fraction(24))
     ramp = torch.linspace(-1, 1, 64).expand(1, 3, 13, 48, 64)
     write_video(folder / "holiday.mp4", ramp * torch.linspace(0.5, 1, 13).view(13, 1, 1), Fraction(25))
+
+
+def fill_results(folder):
+    """What VBench wrote."""
     for name, dimensions in (("base", T2V_SUITE.names), ("adapted", ["scene"])):
         (folder / "results" / name).mkdir(parents=True)
         results = {dimension: [0.5, []] for dimension in dimensions}
@@ -149,6 +194,7 @@ def test_the_commands_of_a_page_run(page, readme, tmp_path, monkeypatch):
     folder, known = readme
     monkeypatch.chdir(tmp_path)
     fill(tmp_path)
+    fill_results(tmp_path)
     shutil.copytree(folder / "out", "out")
     run_page(page, known)
 
