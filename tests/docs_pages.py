@@ -11,7 +11,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 # A comment right before a block: why it is not run, or which test runs it.
 MARK = re.compile(r"<!-- (not run|run by): (.+) -->")
 # A line of a block, fenced or indented, or what a command said to type next.
-COMMAND = re.compile(r"^(?:    |\$ |next: )?(?:torchrun .* )?dcvideogen (.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:    |\$ |next: )?(?:[A-Z_]+=\S+ )*(?:torchrun .* )?dcvideogen (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
