@@ -88,13 +88,15 @@ def run_report(runs: Runs, title: str) -> str:
     images = [one for one in runs.generated if "image" in one.settings]
     compared = len(by_model(texts)) > 1
     beside = "Beside each other: the same prompt and the same seed." if compared else "One video for each prompt."
+    pictures = all(one.image for one in images)
+    onwards = "Each video goes on from " + ("the picture at its left." if pictures else "a picture.")
     return page(
         title,
         [
             *_tiles(runs, texts, images),
             *(line for found in runs.reconstructions for line in _reconstruction(*found)),
             *generated_section("Text to video", beside, texts),
-            *generated_section("Image to video", "Each video goes on from the picture at its left.", images),
+            *generated_section("Image to video", onwards, images),
             *(line for found in runs.scores for line in _scores(*found)),
             *(line for found in runs.evaluations for line in _evaluation(*found)),
             *_notes(runs),

@@ -120,18 +120,20 @@ def _scores(videos: Sequence[Generated]) -> Iterator[str]:
         [escape(key), *(f"{means[name][key]:.2f}" for name in groups), f"{chance[key]:.3f}" if key in chance else "-"]
         for key in keys
     ]
-    if any(one.image for one in videos):
+    pictured = any("image" in one.settings for one in videos)
+    if pictured:
         retained = [mean(means[name][key] for key in RETAINED) for name in groups]
         rows.insert(2, ["retention", *(f"{value:.2f}" for value in retained), "-"])
     firsts = [[psnr for one in some if (psnr := one.first_frame_psnr_db)] for some in groups.values()]
     if any(firsts):
         rows.append(["first frame, PSNR, dB", *(f"{mean(some):.2f}" if some else "-" for some in firsts), "-"])
+    retention = "; retention: all but the motion, which the picture does not show" if pictured else ""
     yield "<div><h3>What is seen in it</h3>" + table(["", *_heads(groups), "chance"], rows)
     yield (
         '<p class="muted">Measured from the pixels, without a learned judge: 1 where a video shows what its prompt '
-        "says, else 0. Semantic: mean of size, color, shape, motion and background; joint: all five. Quality: steady, "
-        "smooth and sharp. Chance: of a perfect video of another prompt. A few videos tell no two models apart; the "
-        "models' cards say how they score over 128.</p></div>"
+        "says, else 0. Semantic: mean of size, color, shape, motion and background; joint: all five"
+        f"{retention}. Quality: steady, smooth and sharp. Chance: of a perfect video of another prompt. A few videos "
+        "tell no two models apart; the models' cards say how they score over 128.</p></div>"
     )
 
 
