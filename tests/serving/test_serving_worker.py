@@ -12,9 +12,10 @@ from tiny_pipeline import tiny_autoencoder, tiny_pipeline
 
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines import making
-from dcvideogen.serving import makers, preview, worker
+from dcvideogen.serving import loaded_makers, makers, preview, worker
 from dcvideogen.serving.jobs import JobRequest, Status, VideoDefaults
 from dcvideogen.serving.limits import Limits
+from dcvideogen.serving.loaded_makers import LoadedMakers
 from dcvideogen.serving.settings import ServedModel
 from dcvideogen.serving.store import JobStore
 from dcvideogen.serving.work_queue import WorkQueue
@@ -41,7 +42,7 @@ class Place:
     def __init__(self, folder, models):
         self.store, self.queue = JobStore(folder), WorkQueue(folder)
         self.models = models
-        self.worker = worker.Worker(self.queue, models, CPU, None)
+        self.worker = worker.Worker(self.queue, LoadedMakers(models, CPU, None))
         self.files = self.store.files
 
     def ask(self, **changes):
@@ -209,8 +210,8 @@ def test_only_the_models_used_last_stay_loaded(place, monkeypatch):
         loaded.append(model.name)
         return object()
 
-    monkeypatch.setattr(worker, "load_maker", load)
-    monkeypatch.setattr(worker, "KEPT_MODELS", 1)
+    monkeypatch.setattr(loaded_makers, "load_maker", load)
+    monkeypatch.setattr(loaded_makers, "KEPT_MODELS", 1)
     for name in ("tiny", "tiny", "tiny-ae", "tiny"):
-        place.worker._maker(name)
+        place.worker._makers.get(name)
     assert loaded == ["tiny", "tiny-ae", "tiny"]

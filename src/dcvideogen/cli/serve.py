@@ -15,6 +15,8 @@ from dcvideogen.errors import UserError
 
 if TYPE_CHECKING:
     from dcvideogen.serving.limits import Limits
+    from dcvideogen.serving.ray_fleet import RayFleet
+    from dcvideogen.serving.settings import ServeSettings
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
 STOP_S = 5  # for answers that are on their way when the server ends
@@ -32,6 +34,12 @@ def serve(
         list[str] | None, typer.Option(help="auto, cpu, cuda or cuda:N; a worker for each, by default for every GPU.")
     ] = None,
     dtype: options.Dtype = "auto",
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Work in so many Ray Serve replicas, of the cluster that RAY_ADDRESS names or of this machine."
+        ),
+    ] = None,
     require_keys: Annotated[
         bool, typer.Option("--require-keys", help="Ask for keys on this machine too, as behind a reverse proxy.")
     ] = False,
@@ -49,6 +57,8 @@ def serve(
         raise UserError(f'{missing[0]} is missing; `pip install "dcvideogen[serve]"` brings what a server needs')
     if not 1 <= port <= 65_535:
         raise UserError(f"--port {port} came; 1 to 65535 is allowed")
+    if replicas is not None and replicas < 1:
+        raise UserError(f"--replicas {replicas} came; 1 or more is allowed")
     for name in device or []:
         options.check_run(None, dtype, name)
     options.check_choice("--dtype", dtype, tuple(options.DTYPES))
@@ -66,7 +76,7 @@ def serve(
     if require_keys or not is_loopback(host):
         _check_keys(data, host)
     _check_port(host, port)
-    _run(data, host, port, model, device, dtype, require_keys, limits)
+    _run(data, host, port, model, device, dtype, replicas, require_keys, limits)
 
 
 def _run(
@@ -76,6 +86,7 @@ def _run(
     sources: list[str] | None,
     devices: list[str] | None,
     dtype: str,
+    replicas: int | None,
     require_keys: bool,
     limits: Limits,
 ) -> None:
@@ -95,13 +106,13 @@ def _run(
     planner = PlannerProcess(sources or _bundled(), devices or ["auto"], dtype)
     try:
         settings = ServeSettings(data, planner.models, host, port, require_keys, planner.devices, dtype, limits)
-        fleet = WorkerFleet(settings)
+        fleet = WorkerFleet(settings) if replicas is None else _replicas(settings, replicas)
         app = create_app(settings, planner, fleet)
         for one in settings.models:
             what = {"t2v": "text to video", "i2v": "image to video", "autoencoder": "reconstructions"}[one.task]
             out.print(f"  {one.name}: {what}", markup=False, soft_wrap=True)
         shown = f"[{host}]" if ":" in host else host
-        on = ", ".join(settings.devices)
+        on = ", ".join(settings.devices) if replicas is None else f"{replicas} replicas"
         out.print(f"serving at http://{shown}:{port}/ on {on}; data in {data}", markup=False, soft_wrap=True)
         with fleet:
             uvicorn.run(
@@ -119,6 +130,12 @@ def _run(
             )
     finally:
         planner.close()
+
+
+def _replicas(settings: ServeSettings, number: int) -> RayFleet:
+    from dcvideogen.serving.ray_fleet import RayFleet
+
+    return RayFleet(settings, number, settings.devices[0])
 
 
 def _bundled() -> list[str]:

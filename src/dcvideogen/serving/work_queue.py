@@ -23,6 +23,10 @@ class LeaseLost(Exception):
     """The job is no longer this worker's (its lease ran out and another one took it): stop, and write nothing more."""
 
 
+class WorkerDied(Exception):
+    """What made the video is gone: another process than the one that holds the job."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """A job that this worker holds, as it was when it was taken.
@@ -138,6 +142,11 @@ class WorkQueue:
         status = "status = iif(cancel, 'cancelled', 'queued'), finished = iif(cancel, :now, NULL)"
         if self._update(lease, f"{status}, stage = NULL, lease_until = NULL"):
             self.files.drop_latents(lease.job.id)
+
+    def abandon(self, lease: Lease) -> Reclaimed:
+        """What worked on the job died, though not this process: as `reclaim` for it, at once. May raise LeaseLost."""
+        self._update(lease, "lease_until = 0")
+        return self.reclaim()
 
     def reclaim(self) -> Reclaimed:
         """Takes jobs from workers that are dead or whose lease ran out; what they saved stays. Call it now and then.

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,34 +22,29 @@ from dcvideogen.errors import UserError
 from dcvideogen.pipelines.decoding import is_out_of_memory
 from dcvideogen.serving.child import end_with_parent
 from dcvideogen.serving.heart import Heart
-from dcvideogen.serving.makers import DTYPES, Maker, free_memory, load_maker, usual_dtype
+from dcvideogen.serving.loaded_makers import LoadedMakers, Makers
+from dcvideogen.serving.makers import DTYPES, free_memory
 from dcvideogen.serving.settings import ServedModel
 from dcvideogen.serving.watch import Cancelled, Ending, Watch
-from dcvideogen.serving.work_queue import Lease, LeaseLost, WorkQueue
+from dcvideogen.serving.work_queue import Lease, LeaseLost, WorkerDied, WorkQueue
 
 log = logging.getLogger("dcvideogen")
 
 IDLE_S = 0.25  # between looks at an empty queue
-KEPT_MODELS = 2  # loaded at once; a base beside what was made of it
 
 
 class Worker:
-    """Works on one device. models: all that the server has."""
+    """Works with one device."""
 
-    def __init__(
-        self, queue: WorkQueue, models: list[ServedModel], device: torch.device, dtype: torch.dtype | None
-    ) -> None:
-        self._queue, self._device = queue, device
-        self._models = {model.name: model for model in models}
-        self._dtype = dtype or usual_dtype(device)
-        self._makers: OrderedDict[str, Maker] = OrderedDict()
+    def __init__(self, queue: WorkQueue, makers: Makers) -> None:
+        self._queue, self._makers = queue, makers
         self.ending = threading.Event()
 
     def run(self) -> None:
         """Until `ending` is set."""
         while not self.ending.is_set():
             try:
-                lease = self._queue.claim(list(self._models), device=str(self._device))
+                lease = self._queue.claim(self._makers.names, device=self._makers.device)
             except sqlite3.OperationalError as error:
                 log.warning("the queue does not answer: %s", error)
                 lease = None
@@ -67,7 +62,7 @@ class Worker:
                 with Heart(queue, lease) as heart:
                     if not queue.files.video(job.id).exists():  # else a worker died after writing it
                         watch = Watch(queue, lease, heart, self.ending)
-                        self._maker(job.request.model).make(job, queue.files, watch)
+                        self._makers.get(job.request.model).make(job, queue.files, watch)
                 queue.finish(lease)
             except Cancelled:
                 queue.cancel(lease)
@@ -83,9 +78,13 @@ class Worker:
                 queue.fail(lease, "out_of_memory", "the video needs more memory than there is", "ask for a smaller one")
         except LeaseLost:
             log.warning("job %s was taken by another worker", job.id)
+        except WorkerDied:
+            log.warning("what made the video of job %s died", job.id)
+            with suppress(LeaseLost):
+                queue.abandon(lease)
         except Exception:
             log.exception("job %s failed", job.id)
-            self._makers.pop(job.request.model, None)  # who knows what state it is in
+            self._makers.drop(job.request.model)
             try:
                 queue.fail(
                     lease, "internal_error", "the server failed at this video", "ask again, or tell the operator"
@@ -93,25 +92,6 @@ class Worker:
             except (LeaseLost, sqlite3.OperationalError):
                 log.warning("job %s could not be marked as failed", job.id)
         free_memory()
-
-    def _maker(self, name: str) -> Maker:
-        """Loaded, and of the others only the one used last."""
-        if name in self._makers:
-            self._makers.move_to_end(name)
-            return self._makers[name]
-        while len(self._makers) >= KEPT_MODELS:
-            self._makers.popitem(last=False)
-            free_memory()
-        try:
-            maker = load_maker(self._models[name], self._device, self._dtype)
-        except RuntimeError as error:
-            if not self._makers or not is_out_of_memory(error):
-                raise
-            self._makers.clear()
-            free_memory()
-            maker = load_maker(self._models[name], self._device, self._dtype)
-        self._makers[name] = maker
-        return maker
 
 
 def _told(error: UserError) -> tuple[str, str]:
@@ -129,7 +109,7 @@ def main(argument: str) -> None:
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
     queue = WorkQueue(Path(told["data"]))
     models = [ServedModel.model_validate(model) for model in told["models"]]
-    worker = Worker(queue, models, torch.device(told["device"]), DTYPES.get(told["dtype"]))
+    worker = Worker(queue, LoadedMakers(models, torch.device(told["device"]), DTYPES.get(told["dtype"])))
     signal.signal(signal.SIGTERM, lambda *_: worker.ending.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then ends its workers in order
     worker.run()
