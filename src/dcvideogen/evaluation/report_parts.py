@@ -16,8 +16,9 @@ from dcvideogen.evaluation.svg import COLOURS
 from dcvideogen.video import VideoWriter, iterate_frames, probe
 
 WEBP_QUALITY = 90
+MIN_SHOWN = 256  # pixels: up to which a smaller video is enlarged
 MAX_VIDEO_BYTES = 24 * 2**20  # a page is read as a whole before anything of it plays
-MAX_PLAYED_CRF = 18  # of videos that browsers cannot play, and that are written again: looks like the original
+PLAYED_CRF = 18  # of videos that browsers cannot play, and that are written again: looks like the original
 
 
 def page(title: str, body: Iterable[str], style: str = "") -> str:
@@ -65,7 +66,8 @@ def video(path: Path, label: str, caption: str) -> str:
         return f"<figure><p>{escape(path.name)}: {size}</p><figcaption>{caption}</figcaption></figure>"
     return (
         f'<figure><video src="{_embedded(data, "video/mp4")}" width="{info.width}" height="{info.height}" '
-        f'controls loop muted playsinline aria-label="{escape(label)}"></video>'
+        f'style="max-width:{max(MIN_SHOWN, info.width)}px" controls loop muted playsinline '
+        f'aria-label="{escape(label)}"></video>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -96,7 +98,7 @@ def _embedded(data: bytes, kind: str) -> str:
 def _as_mp4(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.mp4"
-        with VideoWriter(copy, fps=probe(path).fps, crf=MAX_PLAYED_CRF) as writer:
+        with VideoWriter(copy, fps=probe(path).fps, crf=PLAYED_CRF) as writer:
             for frame in iterate_frames(path):
                 writer.write(frame)
         return copy.read_bytes()

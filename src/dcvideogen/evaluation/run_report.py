@@ -26,7 +26,7 @@ video{display:block;width:100%;height:auto;border-radius:4px;background:#000}
 .prompts,.tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px}
 .tables{margin-top:12px;align-items:start}.tables>div{min-width:0}
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(140px,45%),1fr));gap:10px;max-width:760px}
-.side img{width:100%;border-radius:4px}
+.side img{width:100%;max-width:256px;border-radius:4px}
 .wide{max-width:760px;margin:0 auto 12px}.wide img{width:100%;border-radius:4px}
 .prompts h3{margin:.2em 0 .4em}.prompts h3 span{font-weight:400;white-space:nowrap}
 .right{color:var(--c2)}.wrong{color:var(--c1)}
@@ -133,7 +133,7 @@ def _compared(texts: Sequence[Generated]) -> list[tuple[str, str]]:
         return []
     slow, fast = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     tokens = {one.model: one.figures.get("tokens") for one in texts}
-    tiles = [(f"{known[slow] / known[fast]:.1f}x", f"as fast is the transformer of {fast} as that of {slow}")]
+    tiles = [(f"{known[slow] / known[fast]:.1f}x", f"speed of the transformer of {fast} over that of {slow}")]
     if tokens[slow] and tokens[fast]:
         fewer = f"fewer tokens in a video of {fast} than of {slow}: {tokens[fast]} and {tokens[slow]}"
         tiles.insert(0, (f"{tokens[slow] / tokens[fast]:.0f}x", fewer))
@@ -193,8 +193,9 @@ def _notes(runs: Runs) -> Iterator[str]:
     used = dict.fromkeys(
         [str(metrics["model"]) for _, metrics in runs.reconstructions] + [one.model for one in runs.generated]
     )
-    yield "<section><h2>What these models are, and what they are not</h2>"
-    if known := [name for name in used if name in MODELS]:
+    known = [name for name in used if name in MODELS]
+    yield f"<section><h2>{'What these models are, and what they are not' if known else 'Notes'}</h2>"
+    if known:
         yield "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{MODELS[name]}</dd>" for name in known) + "</dl>"
         yield (
             "<p>They came with the package so that every step can be watched and checked on a laptop. They are not "

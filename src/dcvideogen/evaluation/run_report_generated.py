@@ -101,9 +101,10 @@ def _costs(videos: Sequence[Generated]) -> Iterator[str]:
     add("peak memory, GiB", [f"{max(some):.2f}" if some else None for some in peaks])
     if rows:
         of = {one.figures["peak_memory"]["of"] for one in videos if "peak_memory" in one.figures}
-        memory = f"; memory is the most of any, of {escape(', '.join(sorted(of)))}" if of else ""
+        told = ["Seconds are medians over the videos."] if any(times["total"]) else []
+        told += [f"Memory is the most of any, of {escape(', '.join(sorted(of)))}."] if of else []
         yield "<div><h3>What it took</h3>" + table(["", *_heads(groups)], rows)
-        yield f'<p class="muted">Seconds are medians over the videos{memory}.</p></div>'
+        yield f'<p class="muted">{" ".join(told)}</p></div>'
 
 
 def _scores(videos: Sequence[Generated]) -> Iterator[str]:
