@@ -65,6 +65,19 @@ def test_the_condition_is_encoded_from_a_clip_of_whole_latents_or_from_the_image
     assert alone.encode_seconds(DecodePlan()) < whole.encode_seconds(DecodePlan())
 
 
+def test_a_video_in_windows_takes_what_one_window_takes_until_it_is_decoded(networks):
+    whole, one = counts(networks, num_frames=64), counts(networks, num_frames=16)
+    windows = counts(networks, num_frames=64, window_frames=16)
+    assert (windows.latents, windows.activations) == (one.latents, one.activations)
+    assert windows.activations[2] < whole.activations[2]
+    assert windows.encode(DecodePlan()) == one.encode(DecodePlan())
+    assert windows.denoise_seconds == pytest.approx(4 * one.denoise_seconds)
+    assert windows.encode_seconds(DecodePlan()) == pytest.approx(4 * one.encode_seconds(DecodePlan()))
+    assert windows.forwards == 4 * one.forwards
+    assert windows.decode(DecodePlan()) == whole.decode(DecodePlan())
+    assert windows.decode_seconds(DecodePlan()) == whole.decode_seconds(DecodePlan())
+
+
 def test_clip_keeps_what_its_layers_made_of_every_image(networks):
     one, two = (networks.image_activations(Asked(64, 64, 8, images=images)) for images in (1, 2))
     assert networks.image_tokens == 5

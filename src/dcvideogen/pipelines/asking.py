@@ -11,6 +11,7 @@ import torch
 
 from dcvideogen.adaptation.folder import SamplingDefaults
 from dcvideogen.conditioning import ImageCondition
+from dcvideogen.pipelines.long_video import window_frames
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
 from dcvideogen.pipelines.memory_models import Asked as AskedVideo
 from dcvideogen.pipelines.memory_models import Networks
@@ -72,8 +73,10 @@ def asked_size(pipeline: DCVideoGenPipeline, asked: Asked) -> VideoSize:
 def ways_of(pipeline: DCVideoGenPipeline, size: VideoSize, asked: Asked, device: torch.device) -> Ways:
     """Of a loaded pipeline."""
     info = pipeline.adaptation
-    tokens, condition = info.trained.max_sequence_length, info.image_condition
-    return count_ways(networks_in(pipeline), size, asked, info.sampling, tokens, device, condition)
+    return count_ways(
+        networks_in(pipeline), size, asked, info.sampling, info.trained.max_sequence_length, device,
+        info.image_condition, window=window_frames(info.trained, pipeline.task, size),
+    )  # fmt: skip
 
 
 def count_ways(
@@ -85,8 +88,10 @@ def count_ways(
     device: torch.device,
     condition: ImageCondition = "zeros",
     rates: Rates | None = None,
+    window: int | None = None,
 ) -> Ways:
-    """condition: how the model is told its image. rates: of the device; None: measured now."""
+    """condition: how the model is told its image. rates: of the device; None: measured now. window: the frames of
+    each, where the video is made in several."""
     guidance = defaults.guidance if asked.guidance is None else asked.guidance
     steps = asked.steps or defaults.steps
     if image_guidance := asked.guided_by_image(defaults):
@@ -95,7 +100,7 @@ def count_ways(
         guidance = max(guidance, image_guidance)
     wanted = AskedVideo(
         size.height, size.width, size.num_frames, steps, guided=guidance > 1, text_tokens=text_tokens,
-        images=max(1, len(asked.images)), condition=condition,
+        images=max(1, len(asked.images)), condition=condition, window_frames=window,
     )  # fmt: skip
     if rates is None:
         there = device.type == "cpu" or torch.cuda.is_available()

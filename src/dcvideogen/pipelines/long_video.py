@@ -7,13 +7,21 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from dcvideogen.adaptation.folder import Trained
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.sizes import VideoSize
 
 # Of the end of a window, that the next one is given; 0: its last frame as a picture, as models were trained.
 GIVEN_LATENTS = 0
 # (what is given: a picture or (1, 3, n, H, W) frames; frames to make; window's number) -> latents (1, C, t, h, w)
 Generate = Callable[[object, int, int], Tensor]
+
+
+def window_frames(trained: Trained, task: str, size: VideoSize) -> int | None:
+    """Frames of a window, where the video is longer than the model's and the model can go on from a picture."""
+    longest = max((frames for _, _, frames in trained.sizes), default=size.num_frames)
+    return longest if task == "i2v" and size.num_frames > longest else None
 
 
 def window_lengths(num_latents: int, window: int, given: int) -> list[int]:

@@ -13,7 +13,8 @@ from dcvideogen.errors import UserError
 from dcvideogen.pipelines.asking import Asked
 from dcvideogen.pipelines.decoding import decode_pieces, decode_plans, plans_from
 from dcvideogen.pipelines.jobs import Job
-from dcvideogen.pipelines.making_latents import Look, Progress, generate_latents, window_frames, windows
+from dcvideogen.pipelines.long_video import window_frames
+from dcvideogen.pipelines.making_latents import Look, Progress, generate_latents, windows
 from dcvideogen.pipelines.memory_plan import Plan
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.streaming import model_name
@@ -50,7 +51,7 @@ def shared_settings(pipeline: DCVideoGenPipeline, asked: Asked, size: VideoSize,
         "latent_space_id": pipeline.adaptation.latent_space_id,
         "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
         "version": __version__,
-        **({"window_frames": window} if (window := window_frames(pipeline, size)) else {}),
+        **({"window_frames": window} if (window := window_frames(trained, pipeline.task, size)) else {}),
         # Pictures by what is in them: a file of the same name may be another one tomorrow.
         **{name: f"{path.name} {sha256(path)[:16]}" for name, path in asked.images.items()},
     }

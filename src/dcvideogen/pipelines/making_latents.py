@@ -15,7 +15,6 @@ from dcvideogen.pipelines.jobs import Job
 from dcvideogen.pipelines.long_video import GIVEN_LATENTS, Generate, generate_windows, window_lengths
 from dcvideogen.pipelines.memory_plan import Plan
 from dcvideogen.pipelines.noise import video_generator
-from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.streaming import model_name
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 
@@ -112,12 +111,6 @@ def in_windows(pipeline: DCVideoGenPipeline, shared: dict[str, Any], generate: G
         generate=generate,
     )
     return torch.cat(list(windows), dim=2)
-
-
-def window_frames(pipeline: DCVideoGenPipeline, size: VideoSize) -> int | None:
-    """Frames of a window, where the video is longer than the model's and the model can go on from a picture."""
-    longest = max((frames for _, _, frames in pipeline.adaptation.trained.sizes), default=size.num_frames)
-    return longest if pipeline.task == "i2v" and size.num_frames > longest else None
 
 
 def windows(pipeline: DCVideoGenPipeline, shared: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -42,11 +42,17 @@ class Counts:
     """Bytes of weights and activations, and seconds of computing, for one video on one kind of device.
 
     weights: bytes by component. activations: of one forward pass by its batch. latents: bytes while denoising.
-    text_seconds, denoise_seconds: of all steps; forwards: passes of `asked.videos` in them.
+    text_seconds, denoise_seconds: of all steps; forwards: passes of `asked.videos` in them. asked: of one window, where
+    the video is made in several; what is decoded is the whole.
     """
 
     def __init__(self, networks: Networks, asked: Asked, rates: Rates, *, on_cpu: bool) -> None:
-        self.networks, self.asked, self.rates, self.on_cpu = networks, asked, rates, on_cpu
+        self.networks, self.rates, self.on_cpu = networks, rates, on_cpu
+        self._video = (asked.height, asked.width, asked.num_frames)
+        self.decode_flops = networks.autoencoder_flops(asked)[1]
+        windows = asked.num_frames / (asked.window_frames or asked.num_frames)
+        self.windows = math.ceil(windows)
+        self.asked = asked = replace(asked, num_frames=asked.window_frames or asked.num_frames)
         self.weights = networks.weights
         self.text_activations = networks.text_activations(asked)
         self.passes = 2 if asked.guided else 1
@@ -56,17 +62,14 @@ class Counts:
         # And what goes behind the latents' channels, which is the same for all videos.
         copies = LATENT_COPIES * asked.videos * config.out_channels + config.in_channels - config.out_channels
         self.latents = torch.float32.itemsize * math.prod(networks.latent_shape(asked)) * copies
-        self.forwards = asked.steps * self.passes
-        self.text_seconds = networks.text_flops(asked) / rates.matmul
+        self.forwards = asked.steps * self.passes * self.windows
+        self.text_seconds = self.windows * networks.text_flops(asked) / rates.matmul
         self.image_activations = networks.image_activations(asked)
-        self.denoise_seconds = networks.transformer_flops(asked) * self.forwards * asked.videos / rates.matmul
-        self.encode_flops, self.decode_flops = networks.autoencoder_flops(asked)
+        flops = networks.transformer_flops(asked) * asked.steps * self.passes * asked.videos
+        self.denoise_seconds = windows * flops / rates.matmul
+        self.encode_flops = networks.autoencoder_flops(asked)[0]
         self.encoding: dict[DecodePlan, Need] = {}
         self.decoding = decode_needs(networks.autoencoder, *self._video, asked.videos, on_cpu=on_cpu)
-
-    @property
-    def _video(self) -> tuple[int, int, int]:
-        return self.asked.height, self.asked.width, self.asked.num_frames
 
     def decode(self, plan: DecodePlan) -> Need:
         found = self.decoding.get(plan)
@@ -91,11 +94,11 @@ class Counts:
         return found
 
     def encode_seconds(self, plan: DecodePlan) -> float:
-        """And of CLIP's look at the images."""
+        """For every window; and of CLIP's look at the images."""
         whole, encoded = self._clip_frames()
         slower = STRIPS_SLOWER.get(plan.rows_per_step, 1.7)
         seconds = self.encode_flops * encoded / whole / self.rates.conv * slower
-        return seconds + self.networks.image_flops(self.asked) / self.rates.matmul
+        return self.windows * (seconds + self.networks.image_flops(self.asked) / self.rates.matmul)
 
     def _clip_frames(self) -> tuple[int, int]:
         """Of the clip that holds the image: frames, and how many of them are encoded at a time."""

@@ -23,7 +23,8 @@ from dcvideogen.pipelines.memory_trace import peak_bytes
 class Asked:
     """The videos that are asked for. steps: denoising steps; guided: with a negative prompt; videos: made together;
     text_tokens: what a prompt is padded to. images: that are given, where the model takes any; condition: how the
-    latents of the first are made (`conditioning.condition_latents`)."""
+    latents of the first are made (`conditioning.condition_latents`). window_frames: of the windows that a longer video
+    is denoised in, one after the other (`long_video`); None: all at once."""
 
     height: int
     width: int
@@ -34,6 +35,7 @@ class Asked:
     text_tokens: int = 512
     images: int = 1
     condition: ImageCondition = "zeros"
+    window_frames: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.pipelines.asking import Asked, count_ways
 from dcvideogen.pipelines.base_pipeline import BaseGrid, BaseTextToVideo, is_base
 from dcvideogen.pipelines.loading import find_model, hide_progress_bars, load_pipeline
+from dcvideogen.pipelines.long_video import window_frames
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
 from dcvideogen.pipelines.memory_models import Networks
@@ -102,10 +103,11 @@ class Catalogue:
             size.height, size.width, size.num_frames, None, steps, guidance, None,
             Path("image.png") if with_image else None, None, 18, False,
         )  # fmt: skip
-        tokens, condition = known.info.trained.max_sequence_length, known.info.image_condition
+        info, window = known.info, window_frames(known.info.trained, known.model.task, size)
         return count_ways(
-            known.networks, size, asked, known.info.sampling, tokens, self._device, condition, self._rates
-        ).plans
+            known.networks, size, asked, info.sampling, info.trained.max_sequence_length, self._device,
+            info.image_condition, self._rates, window,
+        ).plans  # fmt: skip
 
     def _budget(self) -> int:
         """What a worker could have: on a GPU nearly all of it, on a CPU what is free."""
