@@ -44,6 +44,14 @@ def test_no_page_asks_another_host(site):
         assert not re.search(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", style.read_text()), style
 
 
+def test_every_command_is_there_with_its_options(site):
+    text = (site / "reference/commands.html").read_text()
+    for name in ("generate", "data check", "evaluate autoencoder", "keys add"):
+        assert f">dcvideogen {name}<" in text
+    assert "<code>--dry-run</code>" in text
+    assert "<em>" not in text.split("<article")[1].split("</article")[0]
+
+
 def test_the_reference_shows_docstrings_as_lists_of_names(site):
     text = (site / "reference/ground.html").read_text()
     assert re.search(r"<li>\s*<p>?<code>spatial_ratio</code>|<li><code>spatial_ratio</code>: pixels per latent", text)
