@@ -14,7 +14,7 @@ from dcvideogen.pipelines.jobs import Job
 from dcvideogen.shapes_world import is_test
 from dcvideogen.video import probe, read_image
 from dcvideogen.video.metadata import SETTINGS_KEY, read_metadata
-from dcvideogen.weights import bundled_adapters
+from dcvideogen.weights import bundled_adapters, bundled_pipelines
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_the_whole_story_ends_with_the_path_of_its_report(dcvideogen, tmp_path, 
     assert result.code == 0, result.err
     report = tmp_path / "out" / "report.html"
     assert result.out.splitlines()[-1] == str(report)
-    there = demo.IMAGE_TO_VIDEO in bundled_adapters()
+    there = demo.IMAGE_TO_VIDEO in {**bundled_adapters(), **bundled_pipelines()}
     assert (f"left out, because {demo.IMAGE_TO_VIDEO}" in result.err) != there
     page = report.read_text()
     assert page.count("data:video/mp4") == 3 + there

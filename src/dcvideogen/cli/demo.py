@@ -45,7 +45,7 @@ def demo(
         from dcvideogen.evaluation.run_report import write_run_report
         from dcvideogen.evaluation.run_report_files import find_runs
         from dcvideogen.video import write_video
-        from dcvideogen.weights import bundled_adapters
+        from dcvideogen.weights import bundled_adapters, bundled_pipelines
 
     output.mkdir(parents=True, exist_ok=True)
     if clip is None:
@@ -61,7 +61,7 @@ def demo(
     _tell(f"3 of 4: the same by {ADAPTED}, the model that it was made into")
     make_adapted(ADAPTED, [(job, None) for job in _jobs(asked[:PROMPTS], output / ADAPTED)], device)
     folders += [output / BASE, output / ADAPTED]
-    if IMAGE_TO_VIDEO in bundled_adapters():
+    if IMAGE_TO_VIDEO in {**bundled_adapters(), **bundled_pipelines()}:
         _tell(f"4 of 4: {IMAGES} pictures go on as videos by {IMAGE_TO_VIDEO}")
         folders.append(output / IMAGE_TO_VIDEO)
         make_adapted(IMAGE_TO_VIDEO, pictured(asked[PROMPTS:], folders[-1]), device)
