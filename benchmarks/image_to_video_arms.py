@@ -7,23 +7,20 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from adaptation_study_arms import ARMS as TEXT_ARMS
 from adaptation_study_arms import Settings, begin
 from adaptation_study_runs import HELD_OUT_CLIPS, Training, use_averages
 from image_to_video_scoring import Scoring
 from study_runs import write_json
-from torch import Tensor, nn
+from torch import nn
 
 from dcvideogen.adaptation.backbone import Backbone
-from dcvideogen.adaptation.backbone_wan import WanBackbone
-from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.cache import LatentCache
 from dcvideogen.adaptation.cache_data import CacheData
 from dcvideogen.adaptation.flow_matching import FlowTask
 from dcvideogen.adaptation.folder import AdaptationInfo
 from dcvideogen.adaptation.lora import LoraSettings, add_lora
-from dcvideogen.conditioning import MASK_CHANNELS, ImageCondition
+from dcvideogen.conditioning import FirstLatent, ImageCondition
 from dcvideogen.training.checkpoint import Checkpoint, find_checkpoints
 from dcvideogen.training.loop import fit
 
@@ -33,8 +30,7 @@ log = logging.getLogger("study")
 @dataclass(frozen=True)
 class Arm:
     """image_condition: see `conditioning.condition_latents`. image_dropout: how often a clip is trained without its
-    image. image_guidances: each is a way to sample what one training made. clean: the first latent is not generated but
-    given, see `CleanFirst`."""
+    image. image_guidances: each is a way to sample what one training made. first_latent: see `AdaptationInfo`."""
 
     letter: str
     name: str
@@ -42,7 +38,7 @@ class Arm:
     image_condition: ImageCondition = "zeros"
     image_dropout: float = 0.0
     image_guidances: tuple[float, ...] = (1.0,)
-    clean: bool = False
+    first_latent: FirstLatent = "generated"
 
 
 ARMS = {
@@ -52,25 +48,9 @@ ARMS = {
         Arm("b", "alone", "image encoded alone", "alone"),
         Arm("c", "chunk", "image over a whole chunk", "chunk"),
         Arm("d", "dropout", "as (a), image dropped in 0.1", image_dropout=0.1, image_guidances=(1.0, 1.5, 2.0)),
-        Arm("e", "clean", "as (b), first latent given clean", "alone", clean=True),
+        Arm("e", "clean", "as (b), first latent given clean", "alone", first_latent="given"),
     )
 }
-
-
-class CleanFirst(WanBackbone):
-    """The transformer sees the condition's latents, clean, in place of the noisy ones where the mask is one, and there
-    every velocity leads to them: whatever samples ends with the still image's own latent."""
-
-    def velocity(self, transformer: nn.Module, latents: Tensor, sigma: Tensor, batch: LatentBatch) -> Tensor:
-        given, clean = batch.condition[:, :1] > 0, batch.condition[:, MASK_CHANNELS:]
-        velocity = super().velocity(transformer, torch.where(given, clean, latents), sigma, batch)
-        return torch.where(given, (latents - clean) / sigma.view(-1, 1, 1, 1, 1), velocity)
-
-
-class CleanFirstTask(FlowTask):
-    def _asked(self, batch: LatentBatch) -> Tensor:
-        """Nothing is learned where the latents are given."""
-        return 1 - batch.condition[:, :1]
 
 
 def make_task(
@@ -80,15 +60,11 @@ def make_task(
     """What is trained of an arm, and its held-out clips; the transformer gets its LoRA."""
     trainable = add_lora(transformer, backbone, LoraSettings(rank=training.rank, alpha=training.alpha), seed)
     flow = settings.flow.model_copy(update={"image_dropout": arm.image_dropout})
-    task = CleanFirstTask if arm.clean else FlowTask
-    return task(
-        transformer, of_arm(arm, backbone), null_prompt=cache.null_prompt(), flow=flow, trainable=trainable, seed=seed,
-        held_out=[cache.batch(cache.indices(held_out=True)[:HELD_OUT_CLIPS])], info=None if arm.clean else info,
+    return FlowTask(
+        transformer, backbone, null_prompt=cache.null_prompt(), flow=flow, trainable=trainable, seed=seed,
+        held_out=[cache.batch(cache.indices(held_out=True)[:HELD_OUT_CLIPS])], info=info,
+        first_latent=arm.first_latent,
     )  # fmt: skip
-
-
-def of_arm(arm: Arm, backbone: Backbone) -> Backbone:
-    return CleanFirst(**vars(backbone)) if arm.clean else backbone
 
 
 def begin_arm(arm: Arm, seed: int, base: Path, cache: LatentCache, settings: Settings, starts: Path):
@@ -108,10 +84,10 @@ def run_arm(
     """Trains and scores, or goes on; False when it was stopped.
 
     folder: gets scores.json, image guidance -> what was measured with the averaged weights; results.json at the end;
-    and model/, the adapter for the base (but for the clean arm, which no pipeline can run).
+    and model/, the adapter for the base.
     """
     transformer, backbone, facts = begin_arm(arm, seed, base, cache, settings, starts)
-    info = info.model_copy(update={"image_condition": arm.image_condition})
+    info = info.model_copy(update={"image_condition": arm.image_condition, "first_latent": arm.first_latent})
     task = make_task(arm, transformer, backbone, cache, training, settings, seed, info)
     if not fit(
         task, CacheData(cache, training.batch_size, seed), training.settings(rate, seed), folder, stop_at=stop_at
@@ -125,7 +101,7 @@ def run_arm(
     for guidance in arm.image_guidances:
         if f"{guidance:g}" in scores:
             continue
-        sampling = replace(scoring.sampling, image_guidance=guidance)
+        sampling = replace(scoring.sampling, image_guidance=guidance, first_latent=arm.first_latent)
         found = replace(scoring, sampling=sampling).score_adapted(
             transformer, task.backbone, arm.image_condition, folder / f"guidance-{guidance:g}.png"
         )

@@ -17,6 +17,8 @@ from dcvideogen.errors import UserError
 MASK_CHANNELS = 4
 # How the latents behind the mask are made; see `condition_latents`.
 ImageCondition = Literal["zeros", "alone", "chunk"]
+# Whether the latents that the mask says are known are made like all others, or given as they are; see `with_given`.
+FirstLatent = Literal["generated", "given"]
 
 
 def condition_video(image: Tensor, num_frames: int, repeat: int) -> Tensor:
@@ -89,6 +91,11 @@ def condition_mask(latents: Tensor, *, given: int = 1, last: bool = False) -> Te
     if last:
         mask[:, :, -1] = 1
     return mask
+
+
+def with_given(latents: Tensor, channels: Tensor) -> Tensor:
+    """Latents (B, C, t, h, w), and where the mask of `condition` (B, 4 + C, t, h, w) is one, its clean latents."""
+    return torch.where(channels[:, :1] > 0, channels[:, MASK_CHANNELS:].to(latents), latents)
 
 
 def join(mask: Tensor, condition_latents: Tensor) -> Tensor:

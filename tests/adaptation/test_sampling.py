@@ -5,8 +5,10 @@ import torch
 from tiny_models import tiny_batch, tiny_transformer, tiny_wan_i2v
 
 from dcvideogen.adaptation.backbones import FAMILIES
-from dcvideogen.adaptation.flow_matching import without_image
+from dcvideogen.adaptation.flow_matching import FlowTask, without_image
+from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.sampling import sample_latents
+from dcvideogen.conditioning import condition
 from dcvideogen.flow import euler_sigmas
 
 WAN = FAMILIES["wan"]
@@ -61,3 +63,26 @@ def test_image_guidance_goes_from_nothing_over_the_image_to_the_text():
     near = sample_latents(transformer, WAN, batch, noise, guidance=3.0, image_guidance=1 + 1e-7, **options)
     without = sample_latents(transformer, WAN, batch, noise, guidance=3.0, **options)
     torch.testing.assert_close(near, without, atol=1e-4, rtol=1e-4)
+
+
+def test_a_latent_that_is_given_clean_comes_out_as_it_was_given_and_is_not_learned():
+    batch, transformer = tiny_batch(), tiny_wan_i2v(clip=False)
+    clean = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(5))
+    batch = replace(batch, condition=condition(clean))
+    null = (torch.zeros_like(batch.prompt_embeds[0]), torch.zeros_like(batch.prompt_mask[0]))
+    noise, others = (torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    others[:, :, 1:] = noise[:, :, 1:]
+    options = {"null_prompt": null, "steps": 4, "shift": 3.0, "guidance": 3.0, "first_latent": "given"}
+    found, again = (sample_latents(transformer, WAN, batch, start, **options) for start in (noise, others))
+    assert torch.equal(found[:, :, 0], clean[:, :, 0])
+    assert torch.equal(found, again)  # its noise is not looked at
+    generated = sample_latents(transformer, WAN, batch, noise, **options | {"first_latent": "generated"})
+    assert not torch.isclose(generated[:, :, 0], clean[:, :, 0]).all()
+    losses = []
+    for latents in (batch.latents, torch.cat([batch.latents[:, :, :1] + 5, batch.latents[:, :, 1:]], dim=2)):
+        task = FlowTask(
+            transformer, WAN, null_prompt=null, held_out=[], flow=FlowSettings(text_dropout=0), trainable=("*",),
+            info=None, seed=0, first_latent="given",
+        )  # fmt: skip
+        losses.append(task.losses(replace(batch, latents=latents), 0)["transformer"])
+    assert torch.equal(*losses)

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 SMALL = """--size 64 --num-frames 8 --batch-size 2 --steps 2 --captions 2 --sampling-steps 1 --held-out 2
     --alignment-clips 4 --alignment-held-out 2 --rank 2 --alpha 4 --optimizer adamw""".split()  # noqa: SIM905
@@ -95,35 +94,3 @@ def test_other_settings_in_a_begun_folder_are_refused(world, done, capsys):
     with pytest.raises(SystemExit):
         study(world, done, "--rank", "3")
     assert "begun with other settings: rank 2" in capsys.readouterr().err
-
-
-def test_a_latent_that_is_given_clean_comes_out_as_it_was_given_and_is_not_learned():
-    from image_to_video_arms import ARMS, CleanFirst, CleanFirstTask, of_arm
-    from tiny_models import tiny_batch, tiny_wan_i2v
-
-    from dcvideogen.adaptation.backbones import backbone_named
-    from dcvideogen.adaptation.flow_settings import FlowSettings
-    from dcvideogen.adaptation.sampling import sample_latents
-    from dcvideogen.conditioning import condition
-
-    batch, transformer = tiny_batch(), tiny_wan_i2v(clip=False)
-    clean = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(5))
-    batch = type(batch)(**{**vars(batch), "condition": condition(clean)})
-    wan, backbone = backbone_named("wan"), of_arm(ARMS["clean"], backbone_named("wan"))
-    assert isinstance(backbone, CleanFirst)
-    assert of_arm(ARMS["alone"], wan) is wan
-    null = (torch.zeros_like(batch.prompt_embeds[0]), torch.zeros_like(batch.prompt_mask[0]))
-    noise, others = (torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(i)) for i in range(2))
-    others[:, :, 1:] = noise[:, :, 1:]
-    options = {"null_prompt": null, "steps": 4, "shift": 3.0, "guidance": 3.0}
-    found, again = (sample_latents(transformer, backbone, batch, start, **options) for start in (noise, others))
-    torch.testing.assert_close(found[:, :, 0], clean[:, :, 0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found, again, atol=1e-5, rtol=1e-5)  # its noise is not looked at
-    losses = []
-    for latents in (batch.latents, torch.cat([batch.latents[:, :, :1] + 5, batch.latents[:, :, 1:]], dim=2)):
-        flow = FlowSettings(text_dropout=0)
-        task = CleanFirstTask(
-            transformer, backbone, null_prompt=null, held_out=[], flow=flow, trainable=("*",), info=None, seed=0
-        )
-        losses.append(task.losses(type(batch)(**{**vars(batch), "latents": latents}), 0)["transformer"])
-    torch.testing.assert_close(*losses)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from PIL import Image
 from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_info, tiny_transformer
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
@@ -14,6 +14,7 @@ from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.pipelines.noise import video_generator
 
 I2V = {"in_channels": 36}
+UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 CLIP = {"image_dim": 16, "added_kv_proj_dim": 24}
 
 
@@ -78,6 +79,25 @@ def test_the_condition_is_made_as_the_adaptation_says(how):
         )
         wanted = condition(latents, given=given, last=True)
         assert (seen[:, 16:] - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler(shift=3.0), UniPCMultistepScheduler(**UNIPC)])
+def test_a_first_latent_that_is_given_is_seen_clean_at_every_step_and_comes_out(scheduler):
+    autoencoder = tiny_autoencoder()
+    info = tiny_info(autoencoder, image_condition="alone", first_latent="given")
+    pipeline = make(autoencoder=autoencoder, scheduler=scheduler, adaptation=info.model_dump(mode="json"))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    size = {"height": 64, "width": 64, "num_frames": 16}
+    for changes, places in (({}, [0]), ({"last_image": image}, [0, -1])):
+        clean = autoencoder.encode(image[:, :, None].expand(-1, -1, 4, -1, -1))
+        seen = inputs_of(pipeline, image, **size, **changes)[:, : clean.shape[1]]
+        made = run(pipeline, image, **size, **changes, num_inference_steps=5, guidance_scale=3.0, output_type="latent")
+        for place in places:
+            torch.testing.assert_close(seen[:, :, place], clean[:, :, 0])
+            torch.testing.assert_close(made[:, :, place], clean[:, :, 0], atol=1e-5, rtol=1e-5)
+        assert not torch.isclose(made[:, :, 1], clean[:, :, 0]).all()
+    with pytest.raises(UserError, match=r"image guidance 2 came, .* leave it out"):
+        run(pipeline, image, **size, image_guidance_scale=2.0)
 
 
 def guided(pipeline, guidance, image_guidance, as_batch):

@@ -17,6 +17,7 @@ from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.folder import AdaptationInfo, save_transformer
 from dcvideogen.adaptation.lora import lora_of, lora_settings_of
+from dcvideogen.conditioning import FirstLatent, with_given
 from dcvideogen.errors import UserError
 from dcvideogen.flow import add_noise, sample_sigma, velocity_target
 
@@ -32,8 +33,9 @@ class FlowTask:
     null_prompt: embeds (L, D) and mask (L,) in place of a dropped text. held_out: batches to measure on.
     trainable: patterns (as in a shell) of the names of parameters that are trained; all else stays as it is, in its
     dtype. info: what `export` writes with the weights; without it and without `save` nothing is exported.
-    save: writes a transformer without LoRA layers instead. seed: with the step and the clip's place in it, of all that
-    is random here: the same on any number of processes and devices.
+    save: writes a transformer without LoRA layers instead. first_latent: see `AdaptationInfo`.
+    seed: with the step and the clip's place in it, of all that is random here: the same on any number of processes and
+    devices.
     """
 
     # What is not trained comes from the base or the stage before.
@@ -51,9 +53,10 @@ class FlowTask:
         info: AdaptationInfo | None,
         seed: int,
         save: Callable[[nn.Module, Path], None] | None = None,
+        first_latent: FirstLatent = "generated",
     ) -> None:
         self.backbone, self.null_prompt, self.held_out, self.flow = backbone, null_prompt, held_out, flow
-        self.info, self.seed, self.save = info, seed, save
+        self.info, self.seed, self.save, self.first_latent = info, seed, save, first_latent
         choose_trainable(transformer, trainable)
         self._modules: dict[str, nn.Module] = {"transformer": transformer}
 
@@ -89,6 +92,8 @@ class FlowTask:
         device = batch.latents.device
         noise, sigma = noise.to(device), sigma.to(device)
         noisy = add_noise(batch.latents, noise, sigma)
+        if self.first_latent == "given" and batch.condition is not None:
+            noisy = with_given(noisy, batch.condition)
         velocity = self.backbone.velocity(self._modules["transformer"], noisy, sigma, batch)
         with torch.autocast(device.type, enabled=False):
             error = (velocity.float() - velocity_target(batch.latents, noise)).square()
@@ -96,9 +101,10 @@ class FlowTask:
             return (error * asked).flatten(1).mean(1) / asked.flatten(1).mean(1)
 
     def _asked(self, batch: LatentBatch) -> Tensor:
-        """(B, 1, t, h, w), 0 where the answer means nothing: a transformer without channels for its condition gets
-        that in place of the latents (Wan 2.2 5B's first latent)."""
-        if batch.condition is None or self.backbone.condition_channels(self.transformer.config):
+        """(B, 1, t, h, w), 0 where the answer means nothing: clean latents are in place of the noisy ones, because they
+        are given, or because the transformer has no channels for its condition (Wan 2.2 5B's first latent)."""
+        generated = self.first_latent == "generated" and self.backbone.condition_channels(self.transformer.config)
+        if batch.condition is None or generated:
             return torch.ones_like(batch.latents[:, :1])
         return 1 - batch.condition[:, :1].float()
 

@@ -14,7 +14,7 @@ from torch import nn
 from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.backbones import backbone_named, backbone_of
 from dcvideogen.adaptation.positions import Positions, set_positions
-from dcvideogen.conditioning import ImageCondition
+from dcvideogen.conditioning import FirstLatent, ImageCondition
 from dcvideogen.data.settings import Frozen
 from dcvideogen.errors import UserError
 from dcvideogen.files import whole_folder
@@ -55,6 +55,8 @@ class AdaptationInfo(Frozen):
     latent_space_id: of the autoencoder that it works with. spatial_ratio, temporal_ratio: pixels and frames per latent
     of that one. positions, position_ratio: see positions.py. base: `fingerprint` of the transformer it was made of.
     image_condition: how an image-to-video transformer is told its image, see `conditioning.condition_latents`.
+    first_latent: "given": where the image is, the transformer is shown its clean latents in place of noisy ones, and
+    these come out as they are, see `conditioning.with_given`.
     """
 
     latent_space_id: str
@@ -64,6 +66,7 @@ class AdaptationInfo(Frozen):
     positions: Positions = "integer"
     position_ratio: tuple[float, float, float] = (1, 1, 1)
     image_condition: ImageCondition = "zeros"
+    first_latent: FirstLatent = "generated"
     base: str
     family: str
     sampling: SamplingDefaults = SamplingDefaults()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dcvideogen.adaptation.backbone import Backbone
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.flow_matching import without_image, without_text
+from dcvideogen.conditioning import FirstLatent, with_given
 from dcvideogen.flow import euler_sigmas, euler_solve
 
 
@@ -26,14 +27,20 @@ def sample_latents(
     shift: float,
     guidance: float,
     image_guidance: float = 1.0,
+    first_latent: FirstLatent = "generated",
 ) -> Tensor:
     """Latents (B, C, t, h, w) by Euler steps from noise of that shape, for the texts and conditions of `batch`.
 
     guidance: velocity = without + guidance (with - without the text), both in one batch of two (Ho and Salimans 2022,
     arXiv 2207.12598); 1 asks with the text alone. image_guidance: the velocity without the text comes in the same way
     from the one without image and text, in a batch of three (Brooks et al. 2023, arXiv 2211.09800, equation 3); 1 is
-    without. The latents of `batch` are not looked at.
+    without. first_latent: "given": the latents that the condition's mask names are clean from the beginning, and stay;
+    without image guidance. The latents of `batch` are not looked at.
     """
+    held = None
+    if first_latent == "given" and batch.condition is not None:
+        held = batch.condition[:, :1] > 0
+        noise = with_given(noise, batch.condition)
     everything = torch.ones(len(batch.latents), dtype=torch.bool)
     told, guidances = [batch], []
     if guidance != 1 or image_guidance != 1:
@@ -51,7 +58,7 @@ def sample_latents(
         velocity = velocities[-1]
         for more, less, scale in zip(velocities[-2::-1], velocities[:0:-1], guidances[::-1], strict=True):
             velocity = velocity + scale * (more - less)
-        return velocity
+        return velocity if held is None else velocity.masked_fill(held, 0)
 
     return euler_solve(velocity_of, noise, euler_sigmas(steps, shift))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dcvideogen.conditioning import with_given
+
 Pass = tuple[Tensor, Tensor, Tensor | None]  # what the transformer is given: noisy latents and more, text, image
 
 
@@ -17,7 +19,8 @@ class Conditions:
 
     prompt_embeds, negative_embeds: (B, L, D); no negative ones: no guidance. channels: (B, C', t, h, w), which go
     behind the latents' channels. image_embeds: (B, N, D'). image_guidance: how far away from no image; 1 and below: not
-    at all.
+    at all. given: the latents that the mask of the channels names are clean from the beginning, and stay as they are;
+    then without image guidance.
     """
 
     prompt_embeds: Tensor
@@ -25,6 +28,7 @@ class Conditions:
     channels: Tensor | None = None
     image_embeds: Tensor | None = None
     image_guidance: float = 1.0
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,13 @@ def denoise(
     """
     scheduler.set_begin_index(0)  # otherwise the scheduler looks its place up in the timesteps, on the host
     experts = [expert_at(value) for value in scheduler.timesteps.tolist()]
+    held = None
+    if given.given:
+        held, latents = given.channels[:, :1] > 0, with_given(latents, given.channels)
     for index, (timestep, expert) in enumerate(zip(scheduler.timesteps, experts, strict=True)):
         velocity = predict(expert, latents, timestep, given, as_batch=as_batch, attention_kwargs=attention_kwargs)
+        if held is not None:
+            velocity = velocity.masked_fill(held, 0)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         latents, given, goes_on = after_step(index, timestep, latents, given)
         if not goes_on:

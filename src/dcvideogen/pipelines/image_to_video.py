@@ -107,6 +107,12 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
             self.adaptation.sampling.image_guidance if image_guidance_scale is None else image_guidance_scale
         )
 
+        if image_guidance > 1 and self.adaptation.first_latent == "given":
+            raise UserError(
+                f"image guidance {image_guidance:g} came, which a model that keeps its first latent has no use for; "
+                "leave it out"
+            )
+
         def add_images(given: Conditions, size: VideoSize, noise: Tensor) -> Conditions:
             told = self.with_images(
                 given, image, last_image, size, noise, rows_per_step=rows_per_step, offload_state=offload_state
@@ -186,7 +192,8 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
             tokens = clip_tokens(self.image_encoder, self.image_processor, shown)
             tokens = tokens.flatten(0, 1)[None].to(noise.device).expand(len(noise), -1, -1)
         channels = channels.to(noise.device).expand(len(noise), -1, -1, -1, -1)
-        return replace(given, channels=channels, image_embeds=tokens)
+        holds = self.adaptation.first_latent == "given"
+        return replace(given, channels=channels, image_embeds=tokens, given=holds)
 
     def frames(self, image: ImageInput, size: VideoSize) -> Tensor:
         """(1, 3, n, H, W) in [-1, 1], of the video's size: 1 frame, or those of a video to go on from."""

@@ -14,6 +14,7 @@ from dcvideogen.adaptation.flow_settings import FlowSettings
 from dcvideogen.adaptation.folder import SamplingDefaults
 from dcvideogen.adaptation.head_settings import HeadSettings
 from dcvideogen.adaptation.lora import LoraSettings
+from dcvideogen.conditioning import FirstLatent
 from dcvideogen.data.settings import Frozen
 from dcvideogen.training.settings import FitSettings
 from dcvideogen.weights import resolve_pipeline
@@ -56,7 +57,8 @@ class AdaptationRecipe(Frozen):
     (`transformer_2`) has both moved, each in its own range of noise. autoencoder: the one to move to, a folder or a
     bundled name. patch_size: of the new transformer, (frames, rows, columns) of latents per token. positions:
     "integer" counts the new tokens as the base model counts its own (the authors' way); "base_grid" puts each at the
-    centre of the base tokens that it replaces. seed: of embedder, head and LoRA before they are fitted.
+    centre of the base tokens that it replaces. first_latent: "given" for an image-to-video model whose first latent is
+    the image's own, and is not generated. seed: of embedder, head and LoRA before they are fitted.
     dtype: of the weights that a stage does not train; those that it trains are fp32.
     lora: of all stages; None: all weights are trained. stages: the first one is called "lora" in the paper's scheme,
     and those that follow repeat it at larger sizes. sampling: what the export recommends to those who generate.
@@ -66,6 +68,7 @@ class AdaptationRecipe(Frozen):
     autoencoder: str
     patch_size: tuple[int, int, int] = (1, 1, 1)
     positions: Literal["integer", "base_grid"] = "integer"
+    first_latent: FirstLatent = "generated"
     seed: int = 0
     dtype: Literal["fp32", "bf16"] = "bf16"
     cache: CacheSettings
@@ -107,6 +110,13 @@ class AdaptationRecipe(Frozen):
         for name, loop in loops.items():
             if self.dtype == "bf16" and loop.precision == "fp32":
                 raise ValueError(f"{name}.precision is fp32 and dtype bf16; set the first to bf16, or dtype to fp32")
+        if self.first_latent == "given" and not (self.cache.image_to_video and self.cache.image_condition == "alone"):
+            raise ValueError(
+                "first_latent is given, which needs the image's own latent; set cache.image_to_video to true and "
+                "cache.image_condition to alone"
+            )
+        if self.first_latent == "given" and self.sampling.image_guidance > 1:
+            raise ValueError("sampling.image_guidance came with a first latent that is given; leave it out")
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1 or name in RESERVED or name.startswith(f"{CACHE}-"):

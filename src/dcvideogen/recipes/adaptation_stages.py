@@ -99,6 +99,7 @@ def run_align(context: Context, expert: str, cache: LatentCache, folder: Path) -
         positions=recipe.positions,
         position_ratio=context.models.position_ratio() if recipe.positions == "base_grid" else (1, 1, 1),
         image_condition=recipe.cache.image_condition,
+        first_latent=recipe.first_latent,
         base=fingerprint(base),
         family=backbone.family,
     )
@@ -145,6 +146,7 @@ def run_tune(
         trainable=trainable,
         info=info,
         seed=stage.train.seed,
+        first_latent=info.first_latent,
     )
     data = CacheData(cache, stage.batch_size, stage.train.seed)
     return fit(task, data, stage.train, folder, stop_at=stop_at)

@@ -64,7 +64,9 @@ def steps_of(
     caches = {CACHE: add_cache(CACHE, recipe.cache)}
     surgery = {"patch_size": list(recipe.patch_size), "positions": recipe.positions, "seed": recipe.seed}
     for expert in experts:
-        align = {**surgery, "dtype": recipe.dtype, ALIGN: recipe.align.model_dump(mode="json")}
+        # Nothing is aligned otherwise, but every step's adapter hands it on.
+        first = {} if recipe.first_latent == "generated" else {"first_latent": recipe.first_latent}
+        align = {**surgery, **first, "dtype": recipe.dtype, ALIGN: recipe.align.model_dump(mode="json")}
         last[expert] = add(ALIGN, expert, [caches[CACHE]], align, given={"base": bases[expert]})
     for expert in experts:
         settings = {HEAD: recipe.head.model_dump(mode="json")}

@@ -18,6 +18,7 @@ from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.sampling import sample_latents
 from dcvideogen.adaptation.text import load_text_encoder, pad_embeds
 from dcvideogen.autoencoder.loading import load_autoencoder
+from dcvideogen.conditioning import FirstLatent
 from dcvideogen.errors import UserError
 from dcvideogen.evaluation.shapes_reading import ShapesReading, read_shapes
 from dcvideogen.evaluation.shapes_score import ShapesScore, mean_scores, score_reading
@@ -78,13 +79,14 @@ def dcv_decoder(autoencoder: str | Path) -> Decode:
 @dataclass(frozen=True)
 class Sampling:
     """How videos are asked for: Euler steps, the shift of their noise levels, guidance, videos at once; see
-    `sample_latents` for image_guidance."""
+    `sample_latents` for image_guidance and first_latent."""
 
     steps: int = 20
     shift: float = 3.0
     guidance: float = 3.0
     batch_size: int = 8
     image_guidance: float = 1.0
+    first_latent: FirstLatent = "generated"
 
 
 def sampled_videos(
@@ -113,7 +115,7 @@ def sampled_videos(
         latents = sample_latents(
             transformer, backbone, batch, noise, null_prompt=prompts.null,
             steps=sampling.steps, shift=sampling.shift, guidance=sampling.guidance,
-            image_guidance=sampling.image_guidance,
+            image_guidance=sampling.image_guidance, first_latent=sampling.first_latent,
         )  # fmt: skip
         with torch.inference_mode():
             videos = decode(latents)
