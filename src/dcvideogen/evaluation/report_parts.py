@@ -16,7 +16,7 @@ from dcvideogen.evaluation.svg import COLOURS
 from dcvideogen.video import VideoWriter, iterate_frames, probe
 
 WEBP_QUALITY = 90
-MIN_SHOWN = 256  # pixels: up to which a smaller video is enlarged
+ENLARGED = 2  # times, at most: small videos would be shown as large as their columns
 MAX_VIDEO_BYTES = 24 * 2**20  # a page is read as a whole before anything of it plays
 PLAYED_CRF = 18  # of videos that browsers cannot play, and that are written again: looks like the original
 
@@ -66,7 +66,7 @@ def video(path: Path, label: str, caption: str) -> str:
         return f"<figure><p>{escape(path.name)}: {size}</p><figcaption>{caption}</figcaption></figure>"
     return (
         f'<figure><video src="{_embedded(data, "video/mp4")}" width="{info.width}" height="{info.height}" '
-        f'style="max-width:{max(MIN_SHOWN, info.width)}px" controls loop muted playsinline '
+        f'style="max-width:{ENLARGED * info.width}px" controls loop muted playsinline '
         f'aria-label="{escape(label)}"></video>'
         f"<figcaption>{caption}</figcaption></figure>"
     )

@@ -134,7 +134,7 @@ def _scores(videos: Sequence[Generated]) -> Iterator[str]:
         '<p class="muted">Measured from the pixels, without a learned judge: 1 where a video shows what its prompt '
         "says, else 0. Semantic: mean of size, color, shape, motion and background; joint: all five"
         f"{retention}. Quality: steady, smooth and sharp. Chance: of a perfect video of another prompt. A few videos "
-        "tell no two models apart; the models' cards say how they score over 128.</p></div>"
+        "tell no two models apart.</p></div>"
     )
 
 
