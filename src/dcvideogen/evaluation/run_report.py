@@ -67,7 +67,7 @@ MODELS = {
     "<code>dcvideogen adapt</code>: a quarter of the tokens, the same knowledge. Its edges are softer, because its "
     "autoencoder is.",
     "shapes-i2v": "The same for image to video: it begins with the picture that it is given and moves it as the text "
-    "says, in the same world of shapes.",
+    "says, in the same world of shapes. Edges are as soft as its autoencoder makes them, from the first frame on.",
 }
 
 
