@@ -38,7 +38,7 @@ from dcvideogen.version import __version__
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
-    help="Deep compression video autoencoder: compress, reconstruct and measure real videos; train your own.",
+    help="Video diffusion in deep compression latents: train an autoencoder, adapt a model, generate, measure, serve.",
     add_completion=False,
     no_args_is_help=False,
     rich_markup_mode=None,
