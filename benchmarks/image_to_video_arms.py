@@ -44,11 +44,11 @@ class Arm:
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("a", "zeros", "image, then zeros (shapes-i2v.yaml)"),
+        Arm("a", "zeros", "image, then zeros"),
         Arm("b", "alone", "image encoded alone", "alone"),
         Arm("c", "chunk", "image over a whole chunk", "chunk"),
         Arm("d", "dropout", "as (a), image dropped in 0.1", image_dropout=0.1, image_guidances=(1.0, 1.5, 2.0)),
-        Arm("e", "clean", "as (b), first latent given clean", "alone", first_latent="given"),
+        Arm("e", "clean", "as (b), first latent given (shapes-i2v.yaml)", "alone", first_latent="given"),
     )
 }
 

@@ -53,7 +53,10 @@ def write_report(folder: Path, target: Path, hardware: str) -> None:
     """target.md and target.json, from what is done."""
     results = read_results(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target.with_suffix(".json"), asdict(results))
+    written = asdict(results)
+    for name in ("base", "clips"):  # where they lay is of no use to others
+        written["settings"][name] = Path(written["settings"][name]).name
+    write_json(target.with_suffix(".json"), written)
     write_text(target.with_suffix(".md"), report(results, hardware))
 
 

@@ -48,6 +48,9 @@ class Server:
     def status(self, job: str) -> str:
         return self.client.get(f"/v1/videos/{job}").json()["status"]
 
+    def stage(self, job: str) -> str | None:
+        return (self.client.get(f"/v1/videos/{job}").json()["stage"] or {}).get("name")
+
     def wait(self, job: str, *wanted: str) -> None:
         while (status := self.status(job)) not in wanted:
             if status in ("failed", "cancelled", "completed"):
@@ -130,7 +133,7 @@ def measure_cancel(server: Server, times: int) -> dict:
     said, stopped = [], []
     for _ in range(times):
         job = server.ask(**LONG)
-        while server.client.get(f"/v1/videos/{job}").json().get("stage") != "denoising":
+        while server.stage(job) != "denoising":
             sleep(0.02)
         sleep(0.5)
         worker, begun = server.processes()["worker"], perf_counter()
