@@ -154,14 +154,12 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"median": median(values), "most": max(values)}
 
 
-def measure_memory(server: Server, jobs: int, every: int) -> list[dict]:
-    rows = [{"jobs": 0, **server.resident_mib()}]
+def measure_memory(server: Server, jobs: int, every: int) -> Iterator[dict]:
+    yield {"jobs": 0, **server.resident_mib()}
     for done in range(every, jobs + 1, every):
         asked = [server.ask(**SMALL, seed=number) for number in range(every)]
         server.wait(asked[-1], "completed")
-        rows.append({"jobs": done, **server.resident_mib()})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"jobs": done, **server.resident_mib()}
 
 
 def table(found: dict, hardware: str) -> str:
@@ -200,9 +198,11 @@ def main() -> None:
         found = {"start_s": server.start_s, "rate": measure_rate(server, given.videos)}
         found["cancel"] = measure_cancel(server, given.cancels)
         server.wait(server.ask(**SMALL), "completed")  # there is a worker again, with its model
-        found["memory"] = measure_memory(server, given.jobs, max(1, given.jobs // 10))
-    write_json(given.output.with_suffix(".json"), {"hardware": given.hardware, **found})
-    write_text(given.output.with_suffix(".md"), table(found, given.hardware))
+        found["memory"] = []
+        for row in measure_memory(server, given.jobs, max(1, given.jobs // 10)):
+            found["memory"].append(row)
+            write_json(given.output.with_suffix(".json"), {"hardware": given.hardware, **found})
+            write_text(given.output.with_suffix(".md"), table(found, given.hardware))
 
 
 if __name__ == "__main__":
