@@ -33,7 +33,8 @@ def small_recipe(tmp_path, *changes):
     write_clips(clips, 6, ShapesSettings("train", 0, 64, 32))
     changes = [f"clips={clips / 'manifest.jsonl'}", *SMALL, *changes]
     recipe = read_recipe(ShapesBaseRecipe, find_recipe("shapes-base"), changes)
-    return recipe.model_copy(update={"vae": recipe.vae[:2]})
+    transformer = recipe.transformer.model_copy(update={"stages": recipe.transformer.stages[:4]})
+    return recipe.model_copy(update={"vae": recipe.vae[:2], "transformer": transformer})  # those that are shortened
 
 
 def test_the_whole_base_is_trained_resumed_and_runs_in_plain_diffusers(tmp_path):
