@@ -70,10 +70,12 @@ def test_each_arm_leaves_an_adapter_that_says_how_it_is_told_its_image(world, do
     from dcvideogen.adaptation.folder import load_base
 
     base, backbone = load_base(world / "base")
-    for arm in ("zeros", "alone", "chunk"):
+    for arm, how, first in (
+        ("zeros", "zeros", "generated"), ("alone", "alone", "generated"), ("chunk", "chunk", "generated"),
+        ("clean", "alone", "given"),
+    ):  # fmt: skip
         adapted, info = load_adapter(base, backbone, done / f"runs/{arm}-seed0/model")
-        assert (info.image_condition, adapted.config.in_channels) == (arm, 36)
-    assert not (done / "runs/clean-seed0/model").exists()
+        assert (info.image_condition, info.first_latent, adapted.config.in_channels) == (how, first, 36)
 
 
 def test_what_is_done_is_not_run_again(world, done):
