@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_pipeline import tiny_pipeline
+from tiny_server import wait
 
 from dcvideogen.serving.jobs import JobRequest, Status, VideoDefaults
 from dcvideogen.serving.limits import Limits
@@ -24,8 +24,8 @@ from dcvideogen.serving.work_queue import WorkerDied, WorkQueue
 from dcvideogen.serving.worker import Worker
 from dcvideogen.video import read_video
 
+PATIENCE_S = 300  # Ray is slow to start
 MADE = VideoDefaults(height=64, width=64, num_frames=8, fps=8, steps=3, guidance=2)
-PATIENCE_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -135,17 +135,17 @@ def test_two_replicas_of_ray_serve_share_the_jobs_and_one_may_die(tmp_path, mode
         assert fleet.up() == 2
         request = JobRequest(model="tiny", prompt="a red circle", seed=1, steps=100).completed(MADE)
         jobs = [store.add("local", request, Limits(queue_length=100, queued_per_key=100)).id for _ in range(8)]
-        _wait(lambda: sum(store.get("local", job).progress is not None for job in jobs) == 2)
+        wait(lambda: sum(store.get("local", job).progress is not None for job in jobs) == 2, PATIENCE_S)
         os.kill((set(_replica_pids()) - others).pop(), signal.SIGKILL)
-        _wait(lambda: all(store.get("local", job).status.is_final for job in jobs))
+        wait(lambda: all(store.get("local", job).status.is_final for job in jobs), PATIENCE_S)
         assert [store.get("local", job).status for job in jobs] == [Status.COMPLETED] * len(jobs)
         assert fleet.restarts() == sum(store.get("local", job).deaths for job in jobs) == 1
         videos = [read_video(store.files.video(job))[0] for job in jobs]
         assert all(torch.equal(video, videos[0]) for video in videos)
         slow = store.add("local", request.model_copy(update={"steps": 1000}), Limits(steps=1000)).id
-        _wait(lambda: store.get("local", slow).progress is not None)
+        wait(lambda: store.get("local", slow).progress is not None, PATIENCE_S)
         store.request_cancel("local", slow)
-        _wait(lambda: store.get("local", slow).status is Status.CANCELLED)
+        wait(lambda: store.get("local", slow).status is Status.CANCELLED, PATIENCE_S)
 
 
 def _replica_pids():
@@ -158,10 +158,3 @@ def _replica_pids():
         except OSError:  # it ended
             continue
     return found
-
-
-def _wait(until):
-    end = time.monotonic() + PATIENCE_S
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from http_server import settings
-from tiny_server import LIMITS, request
+from tiny_server import LIMITS, request, wait
 
 from dcvideogen.serving import fleet
 from dcvideogen.serving.database import LOCAL_KEY
@@ -15,7 +15,6 @@ from dcvideogen.serving.jobs import Status
 from dcvideogen.serving.store import JobStore
 
 STUBBORN = Path(__file__).with_name("stubborn_worker.py")
-PATIENCE_S = 120
 
 
 @pytest.fixture
@@ -29,13 +28,6 @@ def stubborn(monkeypatch):
 
     monkeypatch.setattr(fleet, "start", start)
     return started
-
-
-def wait(until):
-    end = time.monotonic() + PATIENCE_S
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_job_whose_worker_does_not_stop_is_cancelled_within_two_seconds(tmp_path, stubborn):

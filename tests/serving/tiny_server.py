@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from dcvideogen.serving.files import JobFiles
@@ -24,3 +26,11 @@ def write_video(files: JobFiles, job_id: str, size: int = 10) -> Path:
     path = files.video(job_id)
     path.write_bytes(b"v" * size)
     return path
+
+
+def wait(until: Callable[[], object], patience_s: float = 120) -> None:
+    """A busy machine is slow, not wrong; AssertionError after that long."""
+    end = time.monotonic() + patience_s
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.02)
