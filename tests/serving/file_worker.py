@@ -1,24 +1,27 @@
-"""A worker that writes small files where a real one denoises and decodes: `python file_worker.py FOLDER PARENT`.
+"""A worker that writes small files where a real one denoises and decodes: `python file_worker.py '{"data": FOLDER}'`.
 
-Whatever must not happen (a file made twice, a job held by two) is a line in FOLDER/violations.
+It ends with its parent, as a real one does. Whatever must not happen (a file made twice, a job held by two) is a line in
+FOLDER/violations.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import sys
 import time
 from pathlib import Path
 
+from dcvideogen.serving.child import end_with_parent
 from dcvideogen.serving.jobs import Stage
 from dcvideogen.serving.work_queue import Lease, WorkQueue
 
 
-def work(folder: Path, parent: int) -> None:
+def work(folder: Path) -> None:
     queue = WorkQueue(folder)
-    while os.getppid() == parent:  # no test is left without its workers, and no worker without its test
+    while True:
         lease = queue.claim(["shapes-dc"], device=f"cpu {os.getpid()}")
         if lease is None:
             time.sleep(0.01)
@@ -61,4 +64,5 @@ def violation(folder: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    end_with_parent()
+    work(Path(json.loads(sys.argv[1])["data"]))

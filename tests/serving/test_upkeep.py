@@ -102,24 +102,28 @@ def test_what_is_too_old_goes_even_if_there_is_room(tmp_path, store, queue, monk
 
 
 def test_a_sweep_removes_old_leftovers_and_nothing_else(tmp_path, store, queue):
-    kept = complete(store, queue, 5)
+    kept, waiting = complete(store, queue, 5), store.add(LOCAL_KEY, request(), LIMITS).id
     job_folder = store.files.job_folder(kept)
     leftovers = [
         job_folder / ".video.123.partial.mp4", tmp_path / "jobs" / new_id("video") / "video.mp4",
         tmp_path / "jobs" / f".{new_id('video')}.removed" / "video.mp4", tmp_path / "uploads" / new_id("clip") / "x",
         tmp_path / "incoming" / "abc" / "upload", tmp_path / ".serving.sqlite3.1.2.partial",
+        store.files.latents(kept),
     ]  # fmt: skip
     for path in leftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     assert sweep(tmp_path).leftovers == 0  # they are young: another process may be at them
     old = time.time() - 7200
+    store.files.latents(waiting).write_bytes(b"where it goes on")
+    os.utime(store.files.latents(waiting), (old, old))
     for path in leftovers:
         for one in (path, path.parent) if path.parent not in (tmp_path, job_folder) else (path,):
             os.utime(one, (old, old))
     assert sweep(tmp_path).leftovers == len(leftovers)
     assert sweep(tmp_path).leftovers == 0
     assert [path.name for path in job_folder.iterdir()] == ["video.mp4"]
+    assert store.files.latents(waiting).exists()
     assert store.get(LOCAL_KEY, kept).status is Status.COMPLETED
 
 

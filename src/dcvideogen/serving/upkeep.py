@@ -30,7 +30,8 @@ class Swept:
 
 
 def sweep(folder: Path, *, grace_s: float = GRACE_S) -> Swept:
-    """Puts in order what killed processes left: half-written files, uploads that never came, folders without a job.
+    """Puts in order what killed processes left: half-written files, uploads that never came, folders without a job,
+    latents of jobs that have ended.
 
     Only what is older than grace_s. Completed jobs whose video is missing or of another size fail (output_lost).
     """
@@ -38,7 +39,10 @@ def sweep(folder: Path, *, grace_s: float = GRACE_S) -> Swept:
     try:
         with database.read() as db:
             known = {row["id"] for table in ("jobs", "uploads") for row in db.execute(f"SELECT id FROM {table}")}
-            completed = db.execute("SELECT id, num_bytes FROM jobs WHERE status = 'completed'").fetchall()
+            ended = db.execute(
+                "SELECT id, status, num_bytes FROM jobs WHERE status NOT IN ('queued', 'in_progress')"
+            ).fetchall()
+        completed = [row for row in ended if row["status"] == "completed"]
         lost = [row["id"] for row in completed if _size(files.video(row["id"])) != row["num_bytes"]]
         if lost:
             with database.write(durable=True) as db:
@@ -51,7 +55,8 @@ def sweep(folder: Path, *, grace_s: float = GRACE_S) -> Swept:
     finally:
         database.close()
     leftovers = 0
-    for path in _unknown(folder, known):
+    spent = (files.latents(row["id"]) for row in ended)  # where a worker was killed as it had ended its job
+    for path in (*_unknown(folder, known), *spent):
         if _changed(path) < before:
             leftovers += 1
             if path.is_dir() and not path.is_symlink():
