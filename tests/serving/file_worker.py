@@ -1,7 +1,7 @@
 """A worker that writes small files where a real one denoises and decodes: `python file_worker.py '{"data": FOLDER}'`.
 
-It ends with its parent, as a real one does. Whatever must not happen (a file made twice, a job held by two) is a line in
-FOLDER/violations.
+It ends with its parent, as a real one does. Whatever must not happen (a file made twice, a job held by two) is a line
+in FOLDER/violations.
 """
 
 from __future__ import annotations
