@@ -6,12 +6,17 @@ from PIL import Image
 from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_info, tiny_transformer
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
+from dcvideogen.adaptation.backbone_wan import WAN
+from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.folder import SamplingDefaults
+from dcvideogen.adaptation.sampling import sample_latents
 from dcvideogen.conditioning import condition, condition_latents, condition_video
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.denoise import Conditions, Expert, predict
 from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
+from dcvideogen.pipelines.loading import load_pipeline
 from dcvideogen.pipelines.noise import video_generator
+from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 
 I2V = {"in_channels": 36}
 UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -98,6 +103,61 @@ def test_a_first_latent_that_is_given_is_seen_clean_at_every_step_and_comes_out(
         assert not torch.isclose(made[:, :, 1], clean[:, :, 0]).all()
     with pytest.raises(UserError, match=r"image guidance 2 came, .* leave it out"):
         run(pipeline, image, **size, image_guidance_scale=2.0)
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Of a transformer that takes the image's latent in place of its first one, as Wan 2.2 5B."""
+    autoencoder = tiny_autoencoder()
+    info = tiny_info(autoencoder, image_condition="alone", first_latent="given")
+    transformer = tiny_transformer(patch_size=(1, 2, 2))
+    return make(autoencoder=autoencoder, transformer=transformer, adaptation=info.model_dump(mode="json"))
+
+
+def test_a_transformer_without_channels_for_an_image_is_given_its_latent_with_timestep_zero(both):
+    size = {"height": 64, "width": 128, "num_frames": 16}
+    noise = torch.randn(1, 16, 4, 2, 4, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    seen = []
+    hook = both.transformer.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["timestep"]), with_kwargs=True
+    )
+    made = run(both, image, **size, latents=noise, guidance_scale=3.0, num_inference_steps=1, output_type="latent")
+    hook.remove()
+    assert seen[0].shape == (2, 4 * 1 * 2)
+    assert not seen[0][:, :2].any()
+    assert (seen[0][:, 2:] == 1000).all()
+    clean = both.autoencoder.encode(image[:, :, None].expand(-1, -1, 4, -1, -1))
+    latents = torch.cat([clean, torch.zeros(1, 16, 3, 2, 4)], dim=2)
+    embeds, nothing = both.encode_prompt(["a circle"]), both.encode_prompt([""])
+    mask = torch.ones(1, embeds.shape[1], dtype=torch.bool)
+    batch = LatentBatch(
+        names=("a",), first=0, latents=latents, prompt_embeds=embeds, prompt_mask=mask, condition=condition(latents)
+    )
+    with torch.no_grad():  # as the adaptation's own scores are sampled
+        expected = sample_latents(
+            both.transformer, WAN, batch, noise, null_prompt=(nothing[0], mask[0]), steps=1, shift=3.0, guidance=3.0,
+            first_latent="given",
+        )  # fmt: skip
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_such_a_transformer_makes_videos_from_text_alone_too(both, tmp_path):
+    text = DCVideoGenPipeline(
+        **{name: part for name, part in both.components.items() if not name.startswith("image_")},
+        adaptation=both.config.adaptation,
+    )
+    text.set_progress_bar_config(disable=True)
+    wanted = text("a circle", generator=video_generator(0, 0), output_type="latent").frames
+    assert torch.equal(run(both, None, output_type="latent"), wanted)
+    with pytest.raises(UserError, match="an image is needed"):
+        run(both, None, last_image=picture(0))
+    both.save_pretrained(tmp_path / "model")
+    for task in ("t2v", "i2v", None):
+        loaded = load_pipeline(tmp_path / "model", task=task)
+        assert loaded.tasks == ("i2v", "t2v")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(run(loaded, None, output_type="latent"), wanted)
 
 
 def guided(pipeline, guidance, image_guidance, as_batch):

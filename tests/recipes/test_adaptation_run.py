@@ -19,6 +19,7 @@ from tiny_models import tiny_wan_i2v
 from dcvideogen.adaptation.adapter_folder import load_adapter
 from dcvideogen.adaptation.folder import load_base, load_transformer
 from dcvideogen.errors import UserError
+from dcvideogen.pipelines.loading import load_pipeline
 from dcvideogen.recipes.adaptation import run_adaptation
 from dcvideogen.training.checkpoint import find_checkpoints
 
@@ -230,6 +231,20 @@ def test_an_image_to_video_base_is_adapted_with_its_condition(tmp_path):
     assert tuned.config.in_channels == 16 + 4 + 16
     assert info.image_condition == "alone"
     assert json.loads((tmp_path / "out" / "align" / "align.json").read_text())["condition_loss"] is not None
+
+
+def test_a_base_without_channels_for_an_image_is_given_the_images_latent(world, tmp_path):
+    changes = ("cache.image_to_video=true", "cache.image_condition=alone", "stages.1.data=null")
+    with pytest.raises(UserError, match=r"in place of its first latent alone; set first_latent to given and cache\.im"):
+        run_adaptation(read(world, *changes), tmp_path / "out")
+    assert run_adaptation(read(world, *changes, "first_latent=given"), tmp_path / "out")
+    tuned, info = load_transformer(tmp_path / "out" / "export" / "transformer")
+    assert (tuned.config.in_channels, info.first_latent) == (16, "given")
+    assert json.loads((tmp_path / "out" / "align" / "align.json").read_text())["condition_loss"] is None
+    pipeline = load_pipeline(
+        world / "base", adapter=tmp_path / "out" / "export" / "adapter", autoencoder=world / "autoencoder"
+    )
+    assert pipeline.tasks == ("i2v", "t2v")
 
 
 def test_without_stages_the_two_ends_are_exported(world, run, tmp_path):

@@ -65,7 +65,9 @@ class Pairing:
         """
         pairs = cache.pairs(indices)
         latents, base_latents = pairs.latents.to(device).float(), pairs.base_latents.to(device).float()
-        condition, base_condition = pairs.condition, pairs.base_condition
+        # A transformer without channels for it gets it in place of latents, which its embedder takes like any others.
+        told = self.backbone.condition_channels(self.base_config) > 0
+        condition, base_condition = (pairs.condition, pairs.base_condition) if told else (None, None)
         if condition is not None:
             condition, base_condition = condition.to(device).float(), base_condition.to(device).float()
         inputs = self._inputs(latents, condition, self.new_config)

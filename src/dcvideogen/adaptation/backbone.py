@@ -31,7 +31,8 @@ class Backbone:
     and give the velocity's. head_modulation: parameters of the last scale and shift, which are trained with the head.
     lora_targets: name of a set -> endings of the names of its linear layers (see lora_targets.py).
     head_order: how the numbers of one patch lie in the head's outputs. output_sign: -1 where the transformer gives
-    latents - noise.
+    latents - noise. first_latent: a transformer without channels for an image can be given the image's latent in place
+    of a noisy one.
     """
 
     family: str
@@ -42,6 +43,7 @@ class Backbone:
     lora_targets: Mapping[str, tuple[str, ...]]
     head_order: str = "cthw"
     output_sign: int = 1
+    first_latent: bool = False
 
     # Sizes, from a transformer's config.
 

@@ -109,4 +109,5 @@ WAN = WanBackbone(
         "self_attention+ffn+time": _SELF + _FFN + _TIME,  # of the authors' later code
     },
     head_order="thwc",
+    first_latent=True,
 )

@@ -18,9 +18,9 @@ class Conditions:
     """What a transformer is told beside the noisy latents, for B videos.
 
     prompt_embeds, negative_embeds: (B, L, D); no negative ones: no guidance. channels: (B, C', t, h, w), which go
-    behind the latents' channels. image_embeds: (B, N, D'). image_guidance: how far away from no image; 1 and below: not
+    behind the latents' channels, where the transformer has more than these. image_embeds: (B, N, D'). image_guidance: how far away from no image; 1 and below: not
     at all. given: the latents that the mask of the channels names are clean from the beginning, and stay as they are;
-    then without image guidance.
+    then without image guidance, and a transformer without more channels is told of them by timestep 0 for their tokens.
     """
 
     prompt_embeds: Tensor
@@ -56,14 +56,18 @@ def predict(
         with transformer.cache_context(name):
             return transformer(
                 hidden_states=torch.cat(inputs),
-                timestep=timestep.expand(len(noisy) * len(passes)),
+                timestep=torch.cat([timesteps] * len(passes)),
                 encoder_hidden_states=torch.cat(texts).to(dtype),
                 encoder_hidden_states_image=None if images[0] is None else torch.cat(images),
                 attention_kwargs=attention_kwargs,
                 return_dict=False,
             )[0].float()
 
-    inputs = (noisy if given.channels is None else torch.cat([noisy, given.channels], dim=1)).to(dtype)
+    has_channels = given.channels is not None and transformer.config.in_channels > noisy.shape[1]
+    inputs = (torch.cat([noisy, given.channels], dim=1) if has_channels else noisy).to(dtype)
+    timesteps = timestep.expand(len(noisy))
+    if given.channels is not None and not has_channels:
+        timesteps = timestep * _noisy_tokens(given.channels, transformer.config.patch_size)
     image = None if given.image_embeds is None else given.image_embeds.to(dtype)
     text, guided = given.prompt_embeds, given.negative_embeds is not None and expert.guidance > 1
     passes, guidances = [("cond", (inputs, text, image))], []
@@ -84,6 +88,11 @@ def predict(
     for more, less, guidance in zip(velocities[-2::-1], velocities[:0:-1], guidances[::-1], strict=True):
         velocity = velocity + guidance * (more - less)
     return velocity
+
+
+def _noisy_tokens(channels: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(B, L): 1, and 0 for the tokens whose latents the mask of the channels says are known."""
+    return (1 - channels[:, 0, :: patch[0], :: patch[1], :: patch[2]]).flatten(1)
 
 
 def denoise(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dcvideogen.adaptation.image_encoder import clip_tokens
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.conditioning import MASK_CHANNELS, condition, condition_latents
+from dcvideogen.conditioning import condition, condition_latents
 from dcvideogen.errors import UserError
 from dcvideogen.geometry import pad_video
 from dcvideogen.pipelines.denoise import Conditions
@@ -28,6 +28,8 @@ ImageInput = str | Path | Image.Image | Tensor
 
 class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
     """Image and text -> video; everything else as in `DCVideoGenPipeline`.
+
+    A transformer without channels for an image (Wan 2.2 5B's way) needs none: then it is given the text alone.
 
     image_encoder, image_processor: CLIP's, for transformers that see its tokens.
     """
@@ -55,11 +57,6 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         self.register_modules(image_encoder=image_encoder, image_processor=image_processor)
         if transformer.config.image_dim is not None and image_encoder is None:
             raise UserError("the transformer sees CLIP tokens of the image, and no image_encoder came; give its folder")
-
-    @staticmethod
-    def input_channels(latent_channels: int) -> int:
-        """Noisy latents, mask, latents of the condition."""
-        return 2 * latent_channels + MASK_CHANNELS
 
     @torch.no_grad()
     def __call__(
@@ -97,11 +94,11 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
         height, width: where neither is given, the image's shape at the area that the model was trained for.
         image_guidance_scale: how closely the image is followed, for models that were trained without theirs now and
         then; 1 and below: without; by default as the model recommends. It takes one pass more for each step.
-        The rest as in `DCVideoGenPipeline`. UserError: no image, or a tensor of another shape.
+        The rest as in `DCVideoGenPipeline`. UserError: no image where one is needed, or a tensor of another shape.
         """
-        if image is None:
+        if image is None and (last_image is not None or "t2v" not in self.tasks):
             raise UserError("an image is needed; for text alone there is DCVideoGenPipeline")
-        if height is None and width is None:
+        if image is not None and height is None and width is None:
             height, width = self.size_of(image)
         image_guidance = (
             self.adaptation.sampling.image_guidance if image_guidance_scale is None else image_guidance_scale
@@ -142,7 +139,7 @@ class DCVideoGenImageToVideoPipeline(DCVideoGenPipeline):
             guidance_as_batch=guidance_as_batch,
             rows_per_step=rows_per_step,
             offload_state=offload_state,
-            add_conditions=add_images,
+            add_conditions=None if image is None else add_images,
         )
 
     def size_of(self, image: ImageInput) -> tuple[int, int]:

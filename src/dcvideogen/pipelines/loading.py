@@ -17,7 +17,8 @@ from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
-from dcvideogen.pipelines.published import Task, find_published, load_published
+from dcvideogen.pipelines.parts import Task, tasks_of
+from dcvideogen.pipelines.published import find_published, load_published
 from dcvideogen.pipelines.scheduler import load_scheduler
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_adapters, bundled_models, bundled_pipelines, resolve_pipeline
@@ -48,9 +49,10 @@ def load_pipeline(
     folder = find_model(model)
     published = find_published(folder) if adapter is None else None
     if is_own(folder) and adapter is None and autoencoder is None:
-        own_class = PIPELINES[read_index(folder)["_class_name"]]
-        check_task(model, own_class, task)
-        pipeline = own_class.from_pretrained(folder, torch_dtype=dtype)
+        index = read_index(folder)
+        channels = read_config(folder / "transformer")["in_channels"]
+        check_task(model, tasks_of(channels, AdaptationInfo(**index["adaptation"])), task)
+        pipeline = PIPELINES[index["_class_name"]].from_pretrained(folder, torch_dtype=dtype)
     elif published is not None:
         wanted = task or published.tasks[0]
         parts, info = load_published(published, wanted, dtype=dtype, text_from=text_from, autoencoder=autoencoder)
@@ -66,15 +68,16 @@ def load_pipeline(
                 f"{folder} holds a base model, which works in its own latents; give an adapter that was made for it"
             )
         pipeline = load_adapted(folder, Path(adapter), autoencoder, dtype)
-    check_task(model, type(pipeline), task)
+    check_task(model, pipeline.tasks, task)
     lay_out(pipeline, torch.device("cpu"))
     return pipeline
 
 
-def check_task(model: str | Path, pipeline_class: type[DCVideoGenPipeline], task: Task | None) -> None:
-    if task not in (None, pipeline_class.task):
+def check_task(model: str | Path, tasks: tuple[Task, ...], task: Task | None) -> None:
+    if task is not None and task not in tasks:
         hint = "; give it an image" if task == "t2v" else ""
-        raise UserError(f"{model} is a model for {TASKS[pipeline_class.task]}, and {TASKS[task]} was asked for{hint}")
+        found = " and ".join(TASKS[one] for one in tasks)
+        raise UserError(f"{model} is a model for {found}, and {TASKS[task]} was asked for{hint}")
 
 
 def lay_out(pipeline: DCVideoGenPipeline, device: torch.device) -> None:
@@ -85,10 +88,8 @@ def lay_out(pipeline: DCVideoGenPipeline, device: torch.device) -> None:
 
 def pipeline_of(parts: dict[str, Any], info: AdaptationInfo, boundary_ratio: float | None = None) -> DCVideoGenPipeline:
     """Of the class that the transformer's input channels tell."""
-    image = parts["transformer"].config.in_channels == DCVideoGenImageToVideoPipeline.input_channels(
-        info.latent_channels
-    )
-    pipeline_class = DCVideoGenImageToVideoPipeline if image else DCVideoGenPipeline
+    takes_image = "i2v" in tasks_of(parts["transformer"].config.in_channels, info)
+    pipeline_class = DCVideoGenImageToVideoPipeline if takes_image else DCVideoGenPipeline
     return pipeline_class(**parts, boundary_ratio=boundary_ratio, adaptation=info.model_dump(mode="json"))
 
 

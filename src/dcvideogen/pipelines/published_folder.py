@@ -15,15 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dcvideogen.adaptation.backbone_wan import MASK_CHANNELS, WAN
 from dcvideogen.adaptation.fingerprints import read_config
 from dcvideogen.adaptation.folder import INFO
 from dcvideogen.autoencoder.official import infer_config, load_state_dict
 from dcvideogen.errors import UserError
-
-Task = Literal["t2v", "i2v"]
+from dcvideogen.pipelines.parts import Task
 
 # Subfolder with a transformer -> what its name says it does.
 SUBFOLDERS: dict[str, Task | None] = {"transformer": None, "transformer_t2v": "t2v", "transformer_i2v": "i2v"}

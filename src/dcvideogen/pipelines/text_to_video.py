@@ -23,7 +23,7 @@ from dcvideogen.errors import UserError
 from dcvideogen.pipelines.call import CALLBACK_TENSORS, Callback, VideoOutput, check_inputs
 from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
 from dcvideogen.pipelines.noise import starting_noise
-from dcvideogen.pipelines.parts import check_parts
+from dcvideogen.pipelines.parts import Task, check_parts, tasks_of
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.texts import text_conditions
 
@@ -38,7 +38,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     transformer for noise levels below that one. Raises UserError for parts that do not belong together.
     """
 
-    task = "t2v"
+    task: Task = "t2v"
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->autoencoder"
     _callback_tensor_inputs = CALLBACK_TENSORS
     _optional_components = ["transformer_2"]  # noqa: RUF012 - diffusers reads a list
@@ -67,18 +67,17 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise UserError("a transformer without adaptation came; load it with its adaptation.json, or an adapter")
         self.adaptation = AdaptationInfo(**adaptation)
         self.register_to_config(boundary_ratio=boundary_ratio, adaptation=self.adaptation.model_dump(mode="json"))
-        channels = self.input_channels(self.adaptation.latent_channels)
-        check_parts(transformer, autoencoder, self.adaptation, channels)
+        check_parts(transformer, autoencoder, self.adaptation, self.task)
         for one in (transformer, transformer_2):
             if one is not None and self.adaptation.positions != "integer":
                 ratio = self.adaptation.position_ratio
                 set_positions(one, backbone_named(self.adaptation.family), self.adaptation.positions, ratio)
         self._interrupt = False
 
-    @staticmethod
-    def input_channels(latent_channels: int) -> int:
-        """Of the transformer."""
-        return latent_channels
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can be asked for."""
+        return tasks_of(self.transformer.config.in_channels, self.adaptation)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:

@@ -18,6 +18,17 @@ def check_adaptation(recipe: AdaptationRecipe, models: Models, num_processes: in
         raise UserError(
             "the base is given an image besides the text, and cache.image_to_video is false; set it to true"
         )
+    if recipe.cache.image_to_video and not models.image_to_video:
+        if not models.backbone.first_latent:
+            raise UserError(
+                f"the base has no channels for an image, and {models.backbone.family} takes none in place of a latent; "
+                "set cache.image_to_video to false"
+            )
+        if recipe.first_latent != "given":
+            raise UserError(
+                "the base has no channels for an image, and takes it in place of its first latent alone; set "
+                "first_latent to given and cache.image_condition to alone"
+            )
     for name, settings in {"cache": recipe.cache, **dict(recipe.cache_of(stage) for stage in recipe.stages)}.items():
         check_sizes(name, settings, models)
     for expert in models.configs:
