@@ -18,9 +18,10 @@ class Conditions:
     """What a transformer is told beside the noisy latents, for B videos.
 
     prompt_embeds, negative_embeds: (B, L, D); no negative ones: no guidance. channels: (B, C', t, h, w), which go
-    behind the latents' channels, where the transformer has more than these. image_embeds: (B, N, D'). image_guidance: how far away from no image; 1 and below: not
-    at all. given: the latents that the mask of the channels names are clean from the beginning, and stay as they are;
-    then without image guidance, and a transformer without more channels is told of them by timestep 0 for their tokens.
+    behind the latents' channels, where the transformer has more than these. image_embeds: (B, N, D'). image_guidance:
+    how far away from no image; 1 and below: not at all. given: the latents that the mask of the channels names are
+    clean from the beginning, and stay as they are; then without image guidance, and a transformer without more channels
+    is told of them by timestep 0 for their tokens.
     """
 
     prompt_embeds: Tensor

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dcvideogen.adaptation.adapter_folder import RECORD, load_adapter, read_record
+from dcvideogen.adaptation.fingerprints import read_config
 from dcvideogen.adaptation.folder import AdaptationInfo, expert_names, expert_sigmas, fingerprint, load_base
 from dcvideogen.adaptation.image_encoder import ImageEncoder
 from dcvideogen.adaptation.text import load_text_encoder
@@ -50,8 +51,9 @@ def load_pipeline(
     published = find_published(folder) if adapter is None else None
     if is_own(folder) and adapter is None and autoencoder is None:
         index = read_index(folder)
-        channels = read_config(folder / "transformer")["in_channels"]
-        check_task(model, tasks_of(channels, AdaptationInfo(**index["adaptation"])), task)
+        if index.get("adaptation"):  # else the pipeline says what is wrong
+            channels = read_config(folder / "transformer").get("in_channels", 0)
+            check_task(model, tasks_of(channels, AdaptationInfo(**index["adaptation"])), task)
         pipeline = PIPELINES[index["_class_name"]].from_pretrained(folder, torch_dtype=dtype)
     elif published is not None:
         wanted = task or published.tasks[0]
@@ -187,7 +189,3 @@ def find_autoencoder(autoencoder: str | Path | None, info: AdaptationInfo, dtype
             )
         autoencoder = spaces[info.latent_space_id]
     return load_autoencoder(autoencoder, dtype=dtype)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
