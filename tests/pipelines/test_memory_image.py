@@ -71,7 +71,7 @@ def test_a_video_in_windows_takes_what_one_window_takes_until_it_is_decoded(netw
     assert (windows.latents, windows.activations) == (one.latents, one.activations)
     assert windows.activations[2] < whole.activations[2]
     assert windows.encode(DecodePlan()) == one.encode(DecodePlan())
-    assert windows.denoise_seconds == pytest.approx(4 * one.denoise_seconds)
+    assert windows.denoise_seconds(as_batch=True) == pytest.approx(4 * one.denoise_seconds(as_batch=True))
     assert windows.encode_seconds(DecodePlan()) == pytest.approx(4 * one.encode_seconds(DecodePlan()))
     assert windows.forwards == 4 * one.forwards
     assert windows.decode(DecodePlan()) == whole.decode(DecodePlan())
@@ -83,11 +83,13 @@ def test_clip_keeps_what_its_layers_made_of_every_image(networks):
     assert networks.image_tokens == 5
     hidden = 5 * 16 * 4
     assert 4 * hidden < one < two <= 2 * one  # of the embedding and of three layers
-    assert networks.image_flops(Asked(64, 64, 8, images=2)) == 2 * networks.image_flops(SMALL)
+    assert networks.image_work(Asked(64, 64, 8, images=2)).flops == 2 * networks.image_work(SMALL).flops
 
 
 def test_more_images_are_more_tokens_for_the_transformer(networks):
-    assert networks.transformer_flops(Asked(64, 64, 8, images=2)) > networks.transformer_flops(Asked(64, 64, 8))
+    one, two = (networks.transformer_work(Asked(64, 64, 8, images=images)) for images in (1, 2))
+    assert two.flops > one.flops
+    assert two.launches == one.launches
 
 
 def test_what_goes_behind_the_latents_counts_while_denoising(networks):

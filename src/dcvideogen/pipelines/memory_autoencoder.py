@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.pipelines.memory_outline import Account, Outline
+from dcvideogen.pipelines.memory_work import Work, count_work
 
 # In strips, memory grows in a straight line with the height, or a little slower where the frames between chunks are
 # elsewhere (the line is then up to 10 % too high): two heights, in rows of latents, tell all others.
@@ -85,6 +87,45 @@ def encode_need(
         model.encode(video, rows_per_step=plan.rows_per_step, offload_state=plan.offload_state)
 
     return _count(run, rows, plan, on_cpu)
+
+
+def encode_work(model: AutoencoderDCV, latent_shape: tuple[int, int, int]) -> Work:
+    """To encode one video of that many latents, in whole chunks. model: on the meta device."""
+
+    def run(frames: int) -> object:
+        size = model.geometry.num_video_frames(frames), *model.geometry.video_size(1, 1)
+        return model.encode(torch.empty(1, 3, *size, dtype=model.dtype, device="meta"))
+
+    return _work(model, latent_shape, run, _latent_flops(model)[0])
+
+
+def decode_work(model: AutoencoderDCV, latent_shape: tuple[int, int, int]) -> Work:
+    """To decode it, in whole chunks."""
+
+    def run(frames: int) -> object:
+        shape = 1, model.config.latent_channels, frames, 1, 1
+        return model.decode(torch.empty(shape, dtype=model.dtype, device="meta"))
+
+    return _work(model, latent_shape, run, _latent_flops(model)[1])
+
+
+def _latent_flops(model: AutoencoderDCV) -> tuple[int, int]:
+    """To encode and to decode one latent. Convs pad each side, so every latent costs the same."""
+    ratio = model.geometry.spatial_ratio
+    return conv_flops(model, model.geometry.temporal_ratio, ratio, ratio)
+
+
+def _work(
+    model: AutoencoderDCV, latent_shape: tuple[int, int, int], run: Callable[[int], object], flops: float
+) -> Work:
+    """run: with so many latents, one behind the other; from the second full chunk on, all chunks cost the same. flops:
+    of one latent."""
+    frames, rows, columns = latent_shape
+    few = frames
+    if model.config.temporal_mode != "non_causal":
+        few = min(frames, 2 * model.geometry.chunk_latent_frames)
+    found, area, longer = count_work([], lambda: run(few), 0.0), rows * columns, frames / few
+    return Work(flops * frames * area, found.launches * longer, found.moved * longer * area)
 
 
 def _count(run: Callable[[int, tuple[Account, Account]], None], rows: int, plan: DecodePlan, on_cpu: bool) -> Need:

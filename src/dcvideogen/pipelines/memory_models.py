@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,10 @@ from torch import nn
 
 from dcvideogen.adaptation.on_meta import transformer_on_meta
 from dcvideogen.adaptation.transformer_cost import block_lists, cost_of
-from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.conditioning import ImageCondition
 from dcvideogen.pipelines.memory_trace import peak_bytes
+from dcvideogen.pipelines.memory_work import Work, count_work
 
 
 @dataclass(frozen=True)
@@ -82,40 +81,39 @@ class Networks:
         """Bytes, while the prompt and the negative one are encoded in one batch."""
         if self.text_encoder is None:
             return 0
-        batch = 2 if asked.guided else 1
+        return peak_bytes([self.text_encoder, *self.text_encoder.children()], lambda: self._read(asked))
 
-        def run() -> object:
-            ids = torch.empty(batch, asked.text_tokens, dtype=torch.long, device="meta")
-            return self.text_encoder(ids).last_hidden_state.float()
-
-        return peak_bytes([self.text_encoder, *self.text_encoder.children()], run)
-
-    def text_flops(self, asked: Asked) -> float:
-        """Two per weight of the blocks and token; attention among 512 tokens is 2 % of it."""
+    def text_work(self, asked: Asked) -> Work:
+        """Of the same. Operations: two per weight of the blocks and token; attention among 512 tokens is 2 % of it."""
         if self.text_encoder is None:
-            return 0.0
+            return Work()
         weights = sum(parameter.numel() for parameter in self.text_encoder.encoder.block.parameters())
-        return 2.0 * weights * asked.text_tokens * (2 if asked.guided else 1)
+        flops = 2.0 * weights * asked.text_tokens * (2 if asked.guided else 1)
+        return count_work([self.text_encoder, *self.text_encoder.children()], lambda: self._read(asked), flops)
+
+    def _read(self, asked: Asked) -> torch.Tensor:
+        ids = torch.empty(2 if asked.guided else 1, asked.text_tokens, dtype=torch.long, device="meta")
+        return self.text_encoder(ids).last_hidden_state.float()
 
     def image_activations(self, asked: Asked) -> int:
         """Bytes, while CLIP looks at the images: it gives out what all its layers made."""
         if self.image_encoder is None:
             return 0
-        config, dtype = self.image_encoder.config, self.image_encoder.dtype
+        return peak_bytes([self.image_encoder], lambda: self._look(asked))
 
-        def run() -> object:
-            side = config.image_size
-            pixels = torch.empty(asked.images, config.num_channels, side, side, dtype=dtype, device="meta")
-            return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
-
-        return peak_bytes([self.image_encoder], run)
-
-    def image_flops(self, asked: Asked) -> float:
-        """Two per weight and token."""
+    def image_work(self, asked: Asked) -> Work:
+        """Of the same. Operations: two per weight and token."""
         if self.image_encoder is None:
-            return 0.0
+            return Work()
         weights = sum(parameter.numel() for parameter in self.image_encoder.parameters())
-        return 2.0 * weights * self.image_tokens * asked.images
+        flops = 2.0 * weights * self.image_tokens * asked.images
+        return count_work([self.image_encoder], lambda: self._look(asked), flops)
+
+    def _look(self, asked: Asked) -> torch.Tensor:
+        config, side = self.image_encoder.config, self.image_encoder.config.image_size
+        dtype = self.image_encoder.dtype
+        pixels = torch.empty(asked.images, config.num_channels, side, side, dtype=dtype, device="meta")
+        return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
 
     @property
     def image_tokens(self) -> int:
@@ -133,16 +131,11 @@ class Networks:
         """Bytes at the peak of one forward pass of `batch` videos, its inputs and its output included."""
         return max(peak_bytes([one], lambda one=one: self._forward(one, asked, batch)) for one in self.transformers)
 
-    def transformer_flops(self, asked: Asked) -> float:
+    def transformer_work(self, asked: Asked) -> Work:
         """Of one forward pass of one video."""
-        return cost_of(self.transformers[0], lambda one: self._forward(one, asked, 1)).forward
-
-    def autoencoder_flops(self, asked: Asked) -> tuple[float, float]:
-        """To encode and to decode one video. Convs pad each side, so every latent costs the same."""
-        geometry = self.autoencoder.geometry
-        one = conv_flops(self.autoencoder, geometry.temporal_ratio, geometry.spatial_ratio, geometry.spatial_ratio)
-        latents = math.prod(self.latent_shape(asked))
-        return one[0] * latents, one[1] * latents
+        one = self.transformers[0]
+        flops = cost_of(one, lambda one: self._forward(one, asked, 1)).forward
+        return count_work([one], lambda: self._forward(one, asked, 1), flops)
 
     def _forward(self, transformer: nn.Module, asked: Asked, batch: int) -> torch.Tensor:
         config, dtype = transformer.config, transformer.dtype

@@ -97,9 +97,9 @@ def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan
         image = max(there["image"] + encode.device, there["clip"] + counts.image_activations)
         phases.append(phase("image", image, counts.encode_seconds(decode) + 2 * encode.host / HOST_LINK))
         host = max(host, encode.host)
-    slower = 1.0 if as_batch else TWO_PASSES_SLOWER
+    seconds = counts.denoise_seconds(as_batch=as_batch) * (1.0 if as_batch else TWO_PASSES_SLOWER)
     activations = counts.activations[joined * asked.videos] + counts.latents
-    phases.append(phase("denoising", there["denoising"] + activations, counts.denoise_seconds * slower))
+    phases.append(phase("denoising", there["denoising"] + activations, seconds))
     on_device = there["decoding"] + need.device + (writing if counts.on_cpu else 0)
     phases.append(phase("decoding", on_device, counts.decode_seconds(decode) + moved))
     host += LIBRARIES + (0 if placement == RESIDENT else sum(counts.weights.values())) + writing

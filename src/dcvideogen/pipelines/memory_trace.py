@@ -23,7 +23,7 @@ def peak_bytes(networks: Iterable[nn.Module], run: Callable[[], object]) -> int:
     networks = list(networks)
     lists = [blocks for network in networks for blocks in block_lists(network)]
     counter = _LiveTensors(networks)
-    with torch.no_grad(), cut(lists, [2] * len(lists)), _FusedAttention(), counter:
+    with torch.no_grad(), cut(lists, [2] * len(lists)), FusedAttention(), counter:
         run()
     return counter.peak
 
@@ -57,7 +57,7 @@ class _LiveTensors(TorchDispatchMode):
         self.live -= self.known.pop(address)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Attention as fused kernels do it on CPU and GPU: the output alone, laid out with the heads inside. On the meta
     device torch would take the kernel that stores all scores."""
 
