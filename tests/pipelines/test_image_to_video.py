@@ -86,7 +86,14 @@ def test_the_condition_is_made_as_the_adaptation_says(how):
         assert (seen[:, 16:] - wanted).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler(shift=3.0), UniPCMultistepScheduler(**UNIPC)])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True),
+        UniPCMultistepScheduler(**UNIPC),
+    ],
+)
 def test_a_first_latent_that_is_given_is_seen_clean_at_every_step_and_comes_out(scheduler):
     autoencoder = tiny_autoencoder()
     info = tiny_info(autoencoder, image_condition="alone", first_latent="given")

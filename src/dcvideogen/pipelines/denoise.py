@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dcvideogen.conditioning import with_given
+from dcvideogen.pipelines.scheduler import step_noise
 
 Pass = tuple[Tensor, Tensor, Tensor | None]  # what the transformer is given: noisy latents and more, text, image
 
@@ -104,23 +105,26 @@ def denoise(
     *,
     as_batch: bool,
     attention_kwargs: dict | None,
+    generators: Sequence[torch.Generator] | None,
     after_step: Callable[[int, Tensor, Tensor, Conditions], tuple[Tensor, Conditions, bool]],
 ) -> Tensor:
     """Latents (B, C, t, h, w) in fp32 from noise of that shape; the scheduler has its timesteps.
 
-    expert_at: the transformer for a timestep (0 to 1000). after_step(index, timestep, latents, given): with what to go
-    on, and whether to. The host waits for nothing meanwhile: timesteps are read once, before.
+    expert_at: the transformer for a timestep (0 to 1000). generators: of the B videos, for schedulers that add noise in
+    every step. after_step(index, timestep, latents, given): with what to go on, and whether to. The host waits for
+    nothing meanwhile: timesteps are read once, before.
     """
     scheduler.set_begin_index(0)  # otherwise the scheduler looks its place up in the timesteps, on the host
     experts = [expert_at(value) for value in scheduler.timesteps.tolist()]
-    held = None
+    noise, held = step_noise(scheduler, generators), None
     if given.given:
         held, latents = given.channels[:, :1] > 0, with_given(latents, given.channels)
     for index, (timestep, expert) in enumerate(zip(scheduler.timesteps, experts, strict=True)):
         velocity = predict(expert, latents, timestep, given, as_batch=as_batch, attention_kwargs=attention_kwargs)
         if held is not None:
             velocity = velocity.masked_fill(held, 0)
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        stepped = scheduler.step(velocity, timestep, latents, return_dict=False, **noise)[0]
+        latents = stepped if held is None else torch.where(held, latents, stepped)  # also where it added noise
         latents, given, goes_on = after_step(index, timestep, latents, given)
         if not goes_on:
             break

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dcvideogen.errors import UserError
 
@@ -44,6 +48,13 @@ def load_scheduler(folder: Path, shift: float | None = None) -> Any:
     if predicted != FLOW:
         raise UserError(f"{path} is for transformers that predict {predicted}; prediction_type {FLOW} is allowed")
     return scheduler
+
+
+def step_noise(scheduler: Any, generators: Sequence[torch.Generator] | None) -> dict[str, Any]:
+    """What `scheduler.step` is told besides, where it may draw noise: a generator for each video. Otherwise it would
+    draw from torch's global one, and the seed would not decide the video."""
+    takes = "generator" in inspect.signature(scheduler.step).parameters
+    return {"generator": list(generators)} if takes and generators is not None else {}
 
 
 def shift_field(config: Any) -> str:

@@ -22,7 +22,7 @@ from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.call import CALLBACK_TENSORS, Callback, VideoOutput, check_inputs
 from dcvideogen.pipelines.denoise import Conditions, Expert, denoise
-from dcvideogen.pipelines.noise import starting_noise
+from dcvideogen.pipelines.noise import one_for_each, starting_noise
 from dcvideogen.pipelines.parts import Task, check_parts, tasks_of
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.pipelines.texts import text_conditions
@@ -169,7 +169,8 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             given = add_conditions(given, size, noise)
         made = self._denoise(
             noise, given, steps, (guidance, guidance_scale_2), guidance_as_batch, attention_kwargs,
-            callback_on_step_end, callback_on_step_end_tensor_inputs,
+            one_for_each(generator, len(noise)), callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         frames = self._finish(made, size, output_type, rows_per_step, offload_state)
         return VideoOutput(frames=frames) if return_dict else (frames,)
@@ -210,6 +211,7 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         guidance: tuple[float, float | None],
         as_batch: bool,
         attention_kwargs: dict[str, Any] | None,
+        generators: list[torch.Generator] | None,
         callback: Callback | None,
         callback_tensors: Sequence[str],
     ) -> Tensor:
@@ -244,5 +246,5 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
             return denoise(
                 self.scheduler, noise, lambda timestep: high if timestep >= boundary else low, given,
-                as_batch=as_batch, attention_kwargs=attention_kwargs, after_step=after_step,
+                as_batch=as_batch, attention_kwargs=attention_kwargs, generators=generators, after_step=after_step,
             )  # fmt: skip
