@@ -130,3 +130,18 @@ def test_offloaded_weights_are_where_the_plan_counts_them(pipeline, networks, mo
     planned, _ = weights_there(counts(networks), OFFLOAD, passes=2)
     found = {"text": text, "image": encode, "clip": clip, "denoising": denoise, "decoding": decode}
     assert {name: sum(sizes[part] for part in parts) for name, parts in found.items()} == planned
+
+
+def test_an_image_in_place_of_the_first_latent_is_encoded_where_one_is_given():
+    autoencoder, text = tiny_autoencoder(), text_encoder()
+    info = tiny_info(autoencoder, image_condition="alone", first_latent="given")
+    both = DCVideoGenImageToVideoPipeline(
+        tokenizer=text.tokenizer, text_encoder=text.model, transformer=tiny_transformer(), autoencoder=autoencoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), adaptation=info.model_dump(mode="json"),
+    )  # fmt: skip
+    networks = networks_in(both)
+    for images, expected in ((0, ["text", "denoising", "decoding"]), (1, ["text", "image", "denoising", "decoding"])):
+        there = counts(networks, condition="alone", images=images)
+        assert [phase.name for phase in make_plan(there, OFFLOAD, True, DecodePlan()).phases] == expected
+        stays = bytes_of(networks.autoencoder) if images else 0
+        assert weights_there(there, OFFLOAD, passes=1)[0]["denoising"] == bytes_of(networks.transformers[0]) + stays

@@ -100,7 +100,8 @@ def count_ways(
         guidance = max(guidance, image_guidance)
     wanted = AskedVideo(
         size.height, size.width, size.num_frames, steps, guided=guidance > 1, text_tokens=text_tokens,
-        images=max(1, len(asked.images)), condition=condition, window_frames=window,
+        images=len(asked.images) if networks.first_latent else max(1, len(asked.images)),
+        condition=condition, window_frames=window,
     )  # fmt: skip
     if rates is None:
         there = device.type == "cpu" or torch.cuda.is_available()

@@ -90,7 +90,7 @@ class Counts:
         self.image_work = networks.image_work(asked)
         self.forward_work = networks.transformer_work(asked)
         self.encode_work = Work()
-        if networks.image_to_video:
+        if networks.encodes_image(asked):
             self.encode_work = encode_work(networks.autoencoder, networks.latent_shape(asked))
         self.encoding: dict[DecodePlan, Need] = {}
         self.decoding = decode_needs(networks.autoencoder, *self._video, asked.videos, on_cpu=on_cpu)

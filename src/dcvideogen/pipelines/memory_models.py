@@ -40,18 +40,20 @@ class Asked:
 @dataclass(frozen=True)
 class Networks:
     """All on the meta device, in the dtypes that they will have. transformers: one, or two for parts of the noise
-    levels. image_encoder: CLIP's, where the transformers are shown its tokens. Made by `networks_of` from a pipeline's
-    parts, or by `networks_from_configs`."""
+    levels. image_encoder: CLIP's, where the transformers are shown its tokens. first_latent: transformers without
+    channels for an image take its latent in place of their first one, where an image is given. Made by `networks_of`
+    from a pipeline's parts, or by `networks_from_configs`."""
 
     text_encoder: nn.Module | None
     transformers: tuple[nn.Module, ...]
     autoencoder: AutoencoderDCV
     image_encoder: nn.Module | None = None
+    first_latent: bool = False
 
-    @property
-    def image_to_video(self) -> bool:
+    def encodes_image(self, asked: Asked) -> bool:
+        """Whether an image goes through the autoencoder."""
         config = self.transformers[0].config
-        return config.in_channels > config.out_channels
+        return config.in_channels > config.out_channels or (self.first_latent and asked.images > 0)
 
     @property
     def width(self) -> int:

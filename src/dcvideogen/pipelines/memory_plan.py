@@ -92,7 +92,7 @@ def make_plan(counts: Counts, placement: str, as_batch: bool, decode: DecodePlan
     need, writing = counts.decode(decode), counts.writing()
     moved, host = 2 * need.host / HOST_LINK, need.host
     phases = [phase("text", there["text"] + counts.text_activations, counts.text_seconds)]
-    if counts.networks.image_to_video:
+    if counts.networks.encodes_image(asked):
         encode = counts.encode(decode)
         image = max(there["image"] + encode.device, there["clip"] + counts.image_activations)
         phases.append(phase("image", image, counts.encode_seconds(decode) + 2 * encode.host / HOST_LINK))
@@ -129,7 +129,7 @@ def weights_there(counts: Counts, placement: str, *, passes: int) -> tuple[dict[
         return {name: size + autoencoder for name, size in there.items()}, come
     # Each part goes when the next one of the pipeline's model_cpu_offload_seq comes. The autoencoder is its last: what
     # comes to encode the image is there until the end, and the text encoder goes when the image has been encoded.
-    stays = autoencoder if networks.image_to_video else 0
+    stays = autoencoder if networks.encodes_image(counts.asked) else 0
     there = {"text": text, "image": text + autoencoder, "clip": clip + autoencoder}
     there |= {"denoising": max(transformers) + stays, "decoding": autoencoder}
     return there, come

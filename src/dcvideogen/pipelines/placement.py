@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
@@ -16,9 +18,10 @@ from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 def networks_in(pipeline: DCVideoGenPipeline) -> Networks:
     """To plan with: the pipeline's own, without their weights."""
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
-    return networks_of(
+    networks = networks_of(
         pipeline.text_encoder, transformers, pipeline.autoencoder, pipeline.components.get("image_encoder")
     )
+    return replace(networks, first_latent=len(pipeline.tasks) > 1)
 
 
 def networks_named(model: str, dtype: torch.dtype) -> Networks:
