@@ -78,7 +78,7 @@ def write_generated(path, shown=PROMPT, figures=None, **settings):
 def figures(seconds, tokens):
     return {
         "tokens": tokens, "passes": 40, "seconds": {"transformer": seconds, "decoder": 1.0, "total": seconds + 2},
-        "peak_memory": {"gib": 0.5, "of": "the whole process"}, "device": "cpu, 1 threads",
+        "peak_memory": {"gib": 0.5, "of": "the whole process"}, "device": "cpu, 1 thread",
     }  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 import json
 
+import diffusers
 import pytest
 import torch
+import transformers
 from tiny_pipeline import tiny_pipeline
 
 from dcvideogen.adaptation.adapter_folder import AdapterRecord, ends_of, write_adapter
@@ -10,9 +12,11 @@ from dcvideogen.adaptation.surgery import move_transformer
 from dcvideogen.autoencoder.loading import load_autoencoder
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines import loading
+from dcvideogen.pipelines.base_pipeline import BaseTextToVideo
 from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
-from dcvideogen.pipelines.loading import find_model, load_pipeline
+from dcvideogen.pipelines.loading import find_model, load_pipeline, without_progress_bars
 from dcvideogen.pipelines.noise import video_generator
+from dcvideogen.pipelines.reconstruct_clip import device_name
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_pipelines
 
@@ -125,3 +129,24 @@ def test_a_saved_pipeline_is_loaded_by_its_folder_alone(tmp_path):
     pipeline.save_pretrained(tmp_path / "a")
     difference = run(load_pipeline(tmp_path / "a")) - run(pipeline)
     assert difference.abs().max() < 1e-5  # weights are laid out otherwise
+
+
+def test_libraries_show_no_bars_while_a_program_loads_and_theirs_are_as_before_afterwards(monkeypatch, capfd):
+    base, bars = bundled_pipelines()["shapes-base"], (diffusers.utils.logging, transformers.utils.logging)
+    for shown in (True, False):
+        for one in bars:
+            monkeypatch.setattr(one, "_tqdm_active", shown)
+        with without_progress_bars():
+            BaseTextToVideo(base)
+        assert capfd.readouterr().err == ""
+        assert [one.is_progress_bar_enabled() for one in bars] == [shown, shown]
+    for one in bars:
+        monkeypatch.setattr(one, "_tqdm_active", True)
+    BaseTextToVideo(base)
+    assert "Loading weights" in capfd.readouterr().err  # so there is something to hide
+
+
+def test_a_device_is_named_with_one_thread_or_several(monkeypatch):
+    for threads, named in ((1, "cpu, 1 thread"), (8, "cpu, 8 threads")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_name(torch.device("cpu")) == named

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from dcvideogen.adaptation.folder import AdaptationInfo
+from dcvideogen.autoencoder.loading import usual_dtype
 from dcvideogen.cli.progress import PhaseProgress
 from dcvideogen.evaluation.run_report_files import FIGURES_SUFFIX
 from dcvideogen.files import write_json
 from dcvideogen.pipelines.asking import Asked, asked_size, ways_of
 from dcvideogen.pipelines.base_pipeline import BaseTextToVideo
 from dcvideogen.pipelines.jobs import Job
-from dcvideogen.pipelines.loading import find_model, hide_progress_bars, load_pipeline
+from dcvideogen.pipelines.loading import find_model, load_pipeline, without_progress_bars
 from dcvideogen.pipelines.making import DENOISING, TEXT, WRITING, run_job, shared_settings
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import choose_plan
@@ -100,8 +101,8 @@ def noted(output: Path, transformer: nn.Module, decoder: nn.Module, device: torc
 
 def make_adapted(model: str, jobs: Sequence[tuple[Job, Path | None]], device: torch.device) -> None:
     """With one of our pipelines, as its makers recommend. jobs: each with its first picture, for image to video."""
-    hide_progress_bars()
-    pipeline = load_pipeline(model, dtype=_dtype(device))
+    with without_progress_bars():
+        pipeline = load_pipeline(model, dtype=usual_dtype(device))
     pipeline.set_progress_bar_config(disable=True)
     plan = None
     for job, image in jobs:
@@ -119,8 +120,8 @@ def make_adapted(model: str, jobs: Sequence[tuple[Job, Path | None]], device: to
 def make_base(model: str, jobs: Sequence[Job], like: AdaptationInfo, device: torch.device) -> None:
     """With a base model as it came. like: of the model that was made of it, whose sizes and sampling are taken: as many
     of its frames as the base makes in whole latents."""
-    hide_progress_bars()
-    base = BaseTextToVideo(find_model(model), _dtype(device))
+    with without_progress_bars():
+        base = BaseTextToVideo(find_model(model), usual_dtype(device))
     base.to(device)
     height, width, num_frames = like.trained.sizes[0]
     ratio = base.pipeline.vae_scale_factor_temporal
@@ -159,7 +160,3 @@ def _make_with_base(base: BaseTextToVideo, job: Job, size: VideoSize, shared: di
         progress.begin(WRITING)
         metadata = {SETTINGS_KEY: json.dumps(job.settings(shared))}
         write_video(job.output, base.decode(latents, size), Fraction(shared["fps"]), CRF, metadata)
-
-
-def _dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -9,10 +9,11 @@ import torch
 
 from dcvideogen.adaptation.folder import SamplingDefaults, Trained
 from dcvideogen.adaptation.wan_configs import WAN_CONFIGS
+from dcvideogen.autoencoder.loading import usual_dtype
 from dcvideogen.cli.console import out
 from dcvideogen.pipelines.asking import Asked, asked_size, count_ways, ways_of
 from dcvideogen.pipelines.hub import hub_folder, is_hub_id
-from dcvideogen.pipelines.loading import Task, hide_progress_bars, load_pipeline
+from dcvideogen.pipelines.loading import Task, load_pipeline, without_progress_bars
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import Plan, choose_plan, told, told_all
 from dcvideogen.pipelines.placement import networks_named
@@ -36,15 +37,15 @@ class Source:
 
     @property
     def own_dtype(self) -> torch.dtype:
-        return self.dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        return self.dtype or usual_dtype(self.device)
 
     def load(self, task: Task) -> DCVideoGenPipeline:
         """On the CPU."""
-        hide_progress_bars()
         model = hub_folder(self.model, download=self.download) if is_hub_id(self.model) else self.model
-        pipeline = load_pipeline(
-            model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype
-        )
+        with without_progress_bars():
+            pipeline = load_pipeline(
+                model, task=task, adapter=self.adapter, autoencoder=self.autoencoder, dtype=self.own_dtype
+            )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +97,22 @@ def pipeline_of(parts: dict[str, Any], info: AdaptationInfo, boundary_ratio: flo
     return pipeline_class(**parts, boundary_ratio=boundary_ratio, adaptation=info.model_dump(mode="json"))
 
 
-def hide_progress_bars() -> None:
-    """Diffusers' own for the parts that are loaded: for programs that show theirs."""
-    diffusers.utils.logging.disable_progress_bar()
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Inside, diffusers and transformers load parts and weights without their own bars: for programs that show theirs.
+
+    The hub's bars for downloads are gone inside, too.
+    """
+    import transformers
+
+    shown = [one for one in (diffusers.utils.logging, transformers.utils.logging) if one.is_progress_bar_enabled()]
+    for one in shown:
+        one.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for one in shown:
+            one.enable_progress_bar()
 
 
 def find_model(model: str | Path) -> Path:

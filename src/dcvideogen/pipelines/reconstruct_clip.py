@@ -188,4 +188,8 @@ def remembered(frames: Iterable[np.ndarray], waiting: deque[np.ndarray]) -> Iter
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    """As people call it: "NVIDIA H100 PCIe", "cpu, 8 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'' if threads == 1 else 's'}"

@@ -16,7 +16,7 @@ from dcvideogen.adaptation.folder import AdaptationInfo, fingerprint
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.asking import Asked, count_ways
 from dcvideogen.pipelines.base_pipeline import BaseGrid, BaseTextToVideo, is_base
-from dcvideogen.pipelines.loading import find_model, hide_progress_bars, load_pipeline
+from dcvideogen.pipelines.loading import find_model, load_pipeline, without_progress_bars
 from dcvideogen.pipelines.long_video import window_frames
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_counts import Rates, measure_rates
@@ -50,9 +50,9 @@ class Catalogue:
     """Loads every model once, on the CPU, and keeps what is needed to plan. UserError: one cannot be served."""
 
     def __init__(self, sources: list[str], device: torch.device, dtype: torch.dtype) -> None:
-        hide_progress_bars()
         self._device = device
-        known = [_look(source, dtype) for source in sources]
+        with without_progress_bars():
+            known = [_look(source, dtype) for source in sources]
         names = [one.model.name for one in known]
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"two models are named {min(twice)}; rename the folder of one of them")

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import torch
 
+from dcvideogen.autoencoder.loading import usual_dtype
 from dcvideogen.pipelines.decoding import is_out_of_memory
-from dcvideogen.serving.makers import Maker, free_memory, load_maker, usual_dtype
+from dcvideogen.serving.makers import Maker, free_memory, load_maker
 from dcvideogen.serving.settings import ServedModel
 
 KEPT_MODELS = 2  # loaded at once

@@ -16,7 +16,7 @@ from dcvideogen.files import write_json
 from dcvideogen.pipelines.asking import Asked, ways_of
 from dcvideogen.pipelines.decoding import is_out_of_memory
 from dcvideogen.pipelines.jobs import Job as VideoJob
-from dcvideogen.pipelines.loading import hide_progress_bars, load_pipeline
+from dcvideogen.pipelines.loading import load_pipeline, without_progress_bars
 from dcvideogen.pipelines.making import run_job, shared_settings
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import RESIDENT, choose_plan
@@ -46,17 +46,12 @@ class Maker(Protocol):
         """
 
 
-def usual_dtype(device: torch.device) -> torch.dtype:
-    """What "auto" is."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
-
-
 def load_maker(model: ServedModel, device: torch.device, dtype: torch.dtype) -> Maker:
     """Takes as long as reading the weights does. UserError: they cannot be loaded."""
-    hide_progress_bars()
     if model.task == "autoencoder":
         return ReconstructionMaker(model, device, dtype)
-    return BaseMaker(model, device, dtype) if model.is_base else AdaptedMaker(model, device, dtype)
+    with without_progress_bars():
+        return BaseMaker(model, device, dtype) if model.is_base else AdaptedMaker(model, device, dtype)
 
 
 class AdaptedMaker:
@@ -99,7 +94,8 @@ class AdaptedMaker:
 
     def _load(self) -> None:
         if self._pipeline is None:
-            self._pipeline = load_pipeline(self._model.source, task=self._model.task, dtype=self._dtype)
+            with without_progress_bars():
+                self._pipeline = load_pipeline(self._model.source, task=self._model.task, dtype=self._dtype)
             self._pipeline.set_progress_bar_config(disable=True)
 
     def _place(self, plan: Any) -> None:

@@ -15,10 +15,11 @@ import sys
 
 import torch
 
+from dcvideogen.autoencoder.loading import usual_dtype
 from dcvideogen.errors import UserError
 from dcvideogen.serving.catalogue import Catalogue
 from dcvideogen.serving.jobs import JobRequest
-from dcvideogen.serving.makers import DTYPES, usual_dtype
+from dcvideogen.serving.makers import DTYPES
 
 log = logging.getLogger("dcvideogen")
 
