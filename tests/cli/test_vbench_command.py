@@ -93,12 +93,14 @@ def test_every_video_begins_with_the_picture_of_its_prompt(dcvideogen, tmp_path,
     for name, colour in (("a cat", "red"), ("a dog", "blue")):
         Image.new("RGB", (128, 72), colour).save(crops / f"{name}.jpg")
     call = ("vbench", "generate", listed, "-o", output, "--model", image_model, "--images", crops.parent, *QUICK)
+    call += ("--image-guidance", 2)
     result = dcvideogen(*call, "--shard", "1/5")
     assert result.code == 0, result.err
     assert "first pictures: the crops of 16-9" in result.err
     assert sorted(path.name for path in output.iterdir()) == ["a cat-0.mp4", "a dog-0.mp4"]
     pictures = [settings(output / f"{name}-0.mp4")["image"] for name in ("a cat", "a dog")]
     assert [picture.split(".jpg")[0] for picture in pictures] == ["a cat", "a dog"]
+    assert settings(output / "a dog-0.mp4")["image_guidance"] == 2.0
     sizes = {(info.height, info.width) for info in map(probe, output.iterdir())}
     assert len(sizes) == 1
     (height, width) = sizes.pop()
@@ -142,6 +144,8 @@ def test_what_cannot_be_generated_is_one_line(refused, tmp_path):
     generate("is a list of VBench-I2V; give its pictures too", i2v)
     generate("--images came", t2v, "--images", tmp_path)
     generate("--ratio came", t2v, "--ratio", "1-1")
+    generate("--image-guidance came", t2v, "--image-guidance", "2")
+    generate("--image-guidance -1.0 came", i2v, "--image-guidance", "-1")
     generate("no such folder", i2v, "--images", tmp_path / "nothing")
     (tmp_path / "16-9").mkdir()
     generate("no a cat.jpg, a dog.jpg; every prompt needs its picture", i2v, "--images", tmp_path)

@@ -25,7 +25,9 @@ Steps = Annotated[int | None, typer.Option(help="Noise levels; more take longer.
 Guidance = Annotated[float | None, typer.Option(help="How closely the text is followed; 1 is without.")]
 ImageGuidance = Annotated[
     float | None,
-    typer.Option(help="How closely --image is followed, for models trained for that; 1 is without. By default theirs."),
+    typer.Option(
+        help="How closely the picture is followed, for models trained for that; 1 is without. By default theirs."
+    ),
 ]
 NegativePrompt = Annotated[str | None, typer.Option(help="What should not be seen. By default the model's.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same video.")]

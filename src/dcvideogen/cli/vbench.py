@@ -49,6 +49,7 @@ def generate(
     fps: given.Fps = None,
     steps: given.Steps = None,
     guidance: given.Guidance = None,
+    image_guidance: given.ImageGuidance = None,
     negative_prompt: given.NegativePrompt = None,
     seed: given.Seed = 0,
     memory: given.Memory = "auto",
@@ -67,7 +68,7 @@ def generate(
     """
     options.check_run(None, dtype, device)
     options.check_crf(crf)
-    given.check_numbers(height, width, num_frames, steps, guidance)
+    given.check_numbers(height, width, num_frames, steps, guidance, image_guidance)
     rate = options.parse_fps(fps)
     part = parse_shard(shard)
     if output.exists() and not output.is_dir():
@@ -80,7 +81,7 @@ def generate(
     wanted = read_prompt_list(prompts, augmented)
     if dimension:
         wanted = with_dimensions(wanted, dimension, f"--dimension for {prompts}")
-    check_task(prompts, images, ratio, of_pictures=wanted[0].image is not None)
+    check_task(prompts, images, ratio, image_guidance, of_pictures=wanted[0].image is not None)
     crops = None if images is None else crops_folder(images, ratio, height, width)
     videos = find_videos(wanted, output, seed, crops, part)
     for line in videos.told():
@@ -106,6 +107,7 @@ def generate(
         last_image=None,
         crf=crf,
         keep_latents=False,
+        image_guidance=image_guidance,
     )
     chosen = torch.device(device) if dry_run and device.startswith("cuda") else options.choose_device(device)
     source = Source(model, adapter, autoencoder, download, chosen, options.choose_dtype(dtype))
@@ -152,9 +154,12 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def check_task(prompts: Path, images: Path | None, ratio: str | None, *, of_pictures: bool) -> None:
+def check_task(
+    prompts: Path, images: Path | None, ratio: str | None, image_guidance: float | None, *, of_pictures: bool
+) -> None:
     if of_pictures and images is None:
         raise UserError(f"{prompts} is a list of VBench-I2V; give its pictures too, with --images")
-    if not of_pictures and (images is not None or ratio is not None):
-        name = "--images" if images is not None else "--ratio"
-        raise UserError(f"{name} came, and {prompts} is a list without pictures; give vbench2_i2v_full_info.json")
+    named = {"--images": images, "--ratio": ratio, "--image-guidance": image_guidance}
+    came = [name for name, value in named.items() if value is not None]
+    if not of_pictures and came:
+        raise UserError(f"{came[0]} came, and {prompts} is a list without pictures; give vbench2_i2v_full_info.json")
