@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,16 +52,30 @@ def run_checkpointed(layers: Sequence[nn.Module], x: Tensor, state: StreamState,
     return x
 
 
-@functools.cache
-def freeze_mmap_threshold() -> None:
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+@contextlib.contextmanager
+def freed_at_once() -> Iterator[None]:
     """Makes glibc give tensors from 128 KiB on back to the system as soon as they are freed, for this process.
 
-    By default it raises that bound to the largest tensor ever freed (up to 32 MiB) and keeps all below in its heap,
-    where what is kept between pieces leaves holes: measured 2.5 times the peak. 128 KiB is its own default.
+    By itself it raises that bound to the largest tensor ever freed (up to 32 MiB) and keeps all below in its heap,
+    where what is kept between pieces leaves holes: measured 2.5 times the peak. Afterwards the bound is where glibc
+    would have raised it: with 128 KiB a training step in the same process fetched its tensors anew, page by page, and
+    took twice as long.
     """
-    m_mmap_threshold = -3  # malloc.h
+    _mallopt({M_MMAP_THRESHOLD: 128 * 2**10, M_TRIM_THRESHOLD: 256 * 2**10})
+    try:
+        yield
+    finally:
+        _mallopt({M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20})
+
+
+def _mallopt(options: dict[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to be done
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 128 * 1024)
+        set_option = ctypes.CDLL(None).mallopt
+        for option, value in options.items():
+            set_option(option, value)
 
 
 class Network(nn.Module):
@@ -84,7 +97,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor, state: StreamState, rows_per_step: int | None = None) -> Tensor:
         """Runs one whole chunk (B, C, T, H, W). rows_per_step: rows at a time, counted in pixels of the video."""
         if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            freeze_mmap_threshold()
+            with freed_at_once():
+                return self._run(x, state, rows_per_step)
+        return self._run(x, state, rows_per_step)
+
+    def _run(self, x: Tensor, state: StreamState, rows_per_step: int | None) -> Tensor:
         layers = list(self.layers)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             if rows_per_step is not None:
