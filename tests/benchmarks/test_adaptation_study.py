@@ -138,3 +138,23 @@ def test_verdicts_come_from_the_ranges_of_the_seeds():
     assert verdict([], [0.6]) == "not run"
     assert verdict([0.8], [0.5, 0.7]) == "held, as far as one seed can say"
     assert verdict([0.5], [0.5]) == "undecided"
+
+
+def test_cost_of_sgd_is_that_of_coming_near_the_solver_with_the_same_seed():
+    from adaptation_study_results import Results, cost_of_aligning, sgd_until
+
+    curve = [[100, 2.0, 50.0], [200, 1.0, 150.0]]
+    slow = {"head_seconds": 150.0, "head_steps": 200, "head_loss": 1.0, "head_curve": curve}
+    assert sgd_until(slow, "head", 1.25) == (125.0, 175.0, True)
+    assert sgd_until(slow, "head", 0.9) == (150.0, 200, False)
+    slow |= {"align_seconds": 40.0, "align_steps": 10, "align_loss": 0.5}
+    fast = {"align_seconds": 0.5, "align_loss": 0.5, "head_seconds": 2.0, "head_loss": 1.25 / 1.01}
+    other = {"start": {**fast, "head_loss": 9.0}}
+    runs = {"ours": {0: {"start": fast}, 1: other}, "paper": {0: {"start": slow}}}
+    embedder, head, both = cost_of_aligning(Results(runs, None, {}, None))
+    assert embedder[1] == "met. seed 0: 0.5 s (loss 0.5); SGD 10 steps, 40 s (80 times)"
+    assert head[1].endswith("SGD 175 steps, 125 s (62.5 times)")
+    assert both[1] == "met: 66 times"
+    fast["head_loss"] = 0.5
+    assert "missed" not in cost_of_aligning(Results(runs, None, {}, None))[1][1]
+    assert "SGD not within 200 steps, 150 s (75 times)" in cost_of_aligning(Results(runs, None, {}, None))[1][1]
