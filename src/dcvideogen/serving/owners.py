@@ -51,4 +51,5 @@ def _started(pid: int) -> int | None:
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    # The first of several threads may be gone while others still end, with all files that the process has open.
+    return None if fields[0] in ("Z", "X") and int(fields[17]) <= 1 else int(fields[19])
