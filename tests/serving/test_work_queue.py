@@ -1,6 +1,7 @@
 """The queue from the workers' side: a job is taken once, held by a lease, and comes back when its worker dies."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_server import LIMITS, request, write_video
+from tiny_server import LIMITS, request, wait, write_video
 
 from dcvideogen.serving.database import LOCAL_KEY, Database
 from dcvideogen.serving.heart import Heart
@@ -177,23 +178,16 @@ def test_a_worker_that_does_not_beat_loses_its_job_and_one_that_does_keeps_it(tm
     with Heart(queue, lease, interval_s=0.02) as heart:
         for _ in range(3):
             now[0] += 50
-            _wait(lambda: held_until() == now[0] + 60)
+            wait(lambda: held_until() == now[0] + 60)
         assert queue.reclaim() == Reclaimed()
         store.request_cancel(LOCAL_KEY, lease.job.id)
-        _wait(lambda: heart.cancelled)
+        wait(lambda: heart.cancelled)
     now[0] += 60
     assert queue.reclaim() == Reclaimed()
     now[0] += 0.1
     assert queue.reclaim() == Reclaimed(cancelled=(lease.job.id,))
     with Heart(queue, lease, interval_s=0.02) as heart:
-        _wait(lambda: heart.lost)
-
-
-def _wait(condition) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+        wait(lambda: heart.lost)
 
 
 def test_a_process_is_dead_only_when_that_is_certain():
@@ -211,3 +205,29 @@ def test_a_process_is_dead_only_when_that_is_certain():
     assert owner.is_dead()  # though nobody has asked for its exit code
     zombie.wait()
     assert owner.is_dead()
+
+
+# Its first thread ends, and another one waits for the end of stdin.
+HEADLESS = """
+import ctypes, platform, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print("begun", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit, of this thread alone
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="the number of exit() is not known here")
+def test_a_process_lives_as_long_as_any_of_its_threads():
+    child = subprocess.Popen([sys.executable, "-c", HEADLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+
+    def stat():
+        return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+
+    owner = Owner(Owner.this_process().place, child.pid, int(stat()[19]))
+    wait(lambda: stat()[0] == "Z")
+    assert not owner.is_dead()
+    child.stdin.close()
+    wait(owner.is_dead)
+    child.wait()
+    child.stdout.close()
