@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
