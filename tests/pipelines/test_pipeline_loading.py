@@ -7,6 +7,7 @@ import transformers
 from tiny_pipeline import tiny_pipeline
 
 from dcvideogen.adaptation.adapter_folder import AdapterRecord, ends_of, write_adapter
+from dcvideogen.adaptation.device_speed import device_name
 from dcvideogen.adaptation.folder import AdaptationInfo, SamplingDefaults, Trained, fingerprint, load_base
 from dcvideogen.adaptation.surgery import move_transformer
 from dcvideogen.autoencoder.loading import load_autoencoder
@@ -16,7 +17,6 @@ from dcvideogen.pipelines.base_pipeline import BaseTextToVideo
 from dcvideogen.pipelines.image_to_video import DCVideoGenImageToVideoPipeline
 from dcvideogen.pipelines.loading import find_model, load_pipeline, without_progress_bars
 from dcvideogen.pipelines.noise import video_generator
-from dcvideogen.pipelines.reconstruct_clip import device_name
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_pipelines
 

@@ -156,6 +156,16 @@ def test_a_job_that_fails_says_why_and_tells_nothing_of_the_server(place, monkey
     assert "/srv" not in job.failure.message + job.failure.hint
 
 
+def test_plans_are_counted_once_for_videos_of_a_kind(place, monkeypatch):
+    counted, ways_of = [], makers.ways_of
+    monkeypatch.setattr(makers, "ways_of", lambda *args: counted.append(args[2].steps) or ways_of(*args))
+    jobs = [place.ask(steps=steps) for steps in (1, 2, 1, 2)]
+    for _ in jobs:
+        place.work()
+    assert all(place.job(job_id).status is Status.COMPLETED for job_id in jobs)
+    assert counted == [1, 2]
+
+
 def test_out_of_memory_is_met_with_smaller_ways(place, monkeypatch):
     tried, run, ways_of = [], makers.run_job, makers.ways_of
 

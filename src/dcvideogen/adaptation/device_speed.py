@@ -30,7 +30,7 @@ def matmul_speed(width: int, precision: str, device: torch.device | None = None)
     tokens = torch.randn(rows, width, device=device, dtype=DTYPES[precision])
     weight = torch.randn(width, width, device=device, dtype=DTYPES[precision])
     speed = 2 * rows * width * width / _fastest(lambda: tokens @ weight, device) / 1e12
-    return speed, f"{speed:.3g} TFLOP/s, measured on one linear layer in {precision} on {_where(device)}"
+    return speed, f"{speed:.3g} TFLOP/s, measured on one linear layer in {precision} on {device_name(device)}"
 
 
 def conv_speed(channels: int, precision: str, device: torch.device) -> tuple[float, str]:
@@ -42,7 +42,7 @@ def conv_speed(channels: int, precision: str, device: torch.device) -> tuple[flo
         clip, weight = (one.to(memory_format=torch.channels_last_3d) for one in (clip, weight))
     operations = 2 * weight.numel() * 8 * side * side
     speed = operations / _fastest(lambda: conv3d(clip, weight, None, (1, 1, 1)), device) / 1e12
-    return speed, f"{speed:.3g} TFLOP/s, measured on one conv in {precision} on {_where(device)}"
+    return speed, f"{speed:.3g} TFLOP/s, measured on one conv in {precision} on {device_name(device)}"
 
 
 def _fastest(run: Callable[[], object], device: torch.device) -> float:
@@ -58,8 +58,12 @@ def _fastest(run: Callable[[], object], device: torch.device) -> float:
     return best
 
 
-def _where(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+def device_name(device: torch.device) -> str:
+    """As people call it: "NVIDIA H100 PCIe", "cpu, 8 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def journal_seconds(folder: Path | None) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dcvideogen.adaptation.device_speed import device_name
 from dcvideogen.adaptation.folder import AdaptationInfo
 from dcvideogen.autoencoder.loading import usual_dtype
 from dcvideogen.cli.progress import PhaseProgress
@@ -28,7 +29,6 @@ from dcvideogen.pipelines.making import DENOISING, TEXT, WRITING, run_job, share
 from dcvideogen.pipelines.memory_budget import available_memory
 from dcvideogen.pipelines.memory_plan import choose_plan
 from dcvideogen.pipelines.placement import place
-from dcvideogen.pipelines.reconstruct_clip import device_name
 from dcvideogen.pipelines.resources import PeakMemory
 from dcvideogen.pipelines.sizes import VideoSize
 from dcvideogen.version import __version__

@@ -45,6 +45,8 @@ def check_torch() -> list[Finding]:
 
     import torch
 
+    from dcvideogen.adaptation.device_speed import device_name
+
     findings = [("torch", *judge_torch(torch.__version__))]
     for package in ("diffusers", "transformers", "accelerate", "safetensors", "numpy"):
         try:
@@ -52,7 +54,7 @@ def check_torch() -> list[Finding]:
         except PackageNotFoundError:
             findings.append((package, BROKEN, "not installed; install dcvideogen with pip, which brings it"))
     if not torch.cuda.is_available():
-        return [*findings, ("device", OK, f"CPU, {torch.get_num_threads()} threads; no GPU that torch can use")]
+        return [*findings, ("device", OK, f"{device_name(torch.device('cpu'))}; no GPU that torch can use")]
     for index in range(torch.cuda.device_count()):
         findings.append(("device", OK, f"cuda:{index}, {torch.cuda.get_device_name(index)}, CUDA {torch.version.cuda}"))
     return [*findings, ("cuDNN", *judge_cudnn(torch.backends.cudnn.version()))]

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from dcvideogen.adaptation.device_speed import device_name
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.latents_file import LatentsInfo, write_latents
 from dcvideogen.errors import UserError
@@ -185,11 +186,3 @@ def remembered(frames: Iterable[np.ndarray], waiting: deque[np.ndarray]) -> Iter
     for frame in frames:
         waiting.append(frame)
         yield frame
-
-
-def device_name(device: torch.device) -> str:
-    """As people call it: "NVIDIA H100 PCIe", "cpu, 8 threads"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'' if threads == 1 else 's'}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dcvideogen.adaptation.device_speed import device_name
 from dcvideogen.autoencoder.cost import conv_flops
 from dcvideogen.autoencoder.model import AutoencoderDCV
 from dcvideogen.data.settings import BatchSettings
@@ -51,7 +52,7 @@ def plan_lines(recipe: AutoencoderRecipe, *, only: str | None = None) -> Iterato
             speeds[precision] = measured_speed(model, precision)
         yield from stage_lines(model, stage, speeds[precision])
     for precision, speed in speeds.items():
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+        device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         yield f"estimated at {speed:.3g} TFLOP/s, measured on one conv of this model in {precision} on {device}"
 
 

@@ -19,7 +19,7 @@ from dcvideogen.pipelines.jobs import Job as VideoJob
 from dcvideogen.pipelines.loading import load_pipeline, without_progress_bars
 from dcvideogen.pipelines.making import run_job, shared_settings
 from dcvideogen.pipelines.memory_budget import available_memory
-from dcvideogen.pipelines.memory_plan import RESIDENT, choose_plan
+from dcvideogen.pipelines.memory_plan import RESIDENT, Plan, choose_plan
 from dcvideogen.pipelines.placement import place
 from dcvideogen.pipelines.reconstruct_clip import Outputs, reconstruct_clip
 from dcvideogen.pipelines.sizes import VideoSize
@@ -33,6 +33,7 @@ from dcvideogen.serving.watch import Watch
 
 log = logging.getLogger("dcvideogen")
 
+KEPT_KINDS = 256  # of videos, whose plans are remembered
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Of a reconstruction's figures; those frame by frame would make the lists of jobs long.
 _SHOWN, _MEANS = ("num_frames", "height", "width", "latent_shape", "compression_ratio"), ("psnr_db", "ssim")
@@ -61,12 +62,13 @@ class AdaptedMaker:
         self._model, self._device, self._dtype = model, device, dtype
         self._pipeline: Any = None
         self._placement: str | None = None
+        self._counted: dict[tuple, tuple[Plan, ...]] = {}
 
     def make(self, job: Job, files: JobFiles, watch: Watch) -> None:
         self._load()
         asked, size = _asked(job, files), _size(job)
         shared = shared_settings(self._pipeline, asked, size, self._model.name)
-        ways = ways_of(self._pipeline, size, asked, self._device).plans
+        ways = self._ways(size, asked)
         chosen = choose_plan(ways, available_memory(self._device))
         plans = [chosen, *(plan for plan in ways if plan.peak < chosen.peak)]
         video = VideoJob(job.request.prompt, job.request.seed, 0, files.video(job.id))
@@ -91,6 +93,15 @@ class AdaptedMaker:
                     raise
                 log.warning("out of memory by %s: a smaller way is tried", plan)
             free_memory()
+
+    def _ways(self, size: VideoSize, asked: Asked) -> tuple[Plan, ...]:
+        """Counted once for all videos of a kind: that may take longer than making a small one."""
+        kind = (size, asked.steps, asked.guidance, len(asked.images))
+        if kind not in self._counted:
+            if len(self._counted) == KEPT_KINDS:
+                self._counted.clear()
+            self._counted[kind] = ways_of(self._pipeline, size, asked, self._device).plans
+        return self._counted[kind]
 
     def _load(self) -> None:
         if self._pipeline is None:
@@ -138,9 +149,10 @@ class ReconstructionMaker:
         os.replace(outputs.reconstruction, files.video(job.id))  # last: where it is, the job is done
 
 
-def free_memory() -> None:
-    """What a failed try has left."""
-    gc.collect()
+def free_memory(*, failed: bool = True) -> None:
+    """What a try has left. failed: also what its error still holds, which takes a third of a second to find."""
+    if failed:
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

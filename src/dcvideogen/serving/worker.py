@@ -64,6 +64,8 @@ class Worker:
                         watch = Watch(queue, lease, heart, self.ending)
                         self._makers.get(job.request.model).make(job, queue.files, watch)
                 queue.finish(lease)
+                free_memory(failed=False)
+                return
             except Cancelled:
                 queue.cancel(lease)
             except Ending:
