@@ -121,10 +121,8 @@ def denoise(
         held, latents = given.channels[:, :1] > 0, with_given(latents, given.channels)
     for index, (timestep, expert) in enumerate(zip(scheduler.timesteps, experts, strict=True)):
         velocity = predict(expert, latents, timestep, given, as_batch=as_batch, attention_kwargs=attention_kwargs)
-        if held is not None:
-            velocity = velocity.masked_fill(held, 0)
         stepped = scheduler.step(velocity, timestep, latents, return_dict=False, **noise)[0]
-        latents = stepped if held is None else torch.where(held, latents, stepped)  # also where it added noise
+        latents = stepped if held is None else torch.where(held, latents, stepped)
         latents, given, goes_on = after_step(index, timestep, latents, given)
         if not goes_on:
             break
