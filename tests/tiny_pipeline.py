@@ -6,6 +6,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from dcvideogen.adaptation.folder import AdaptationInfo, SamplingDefaults, Trained
 from dcvideogen.adaptation.text import load_text_encoder
 from dcvideogen.autoencoder.presets import make_autoencoder
+from dcvideogen.pipelines.memory_models import networks_of
 from dcvideogen.pipelines.text_to_video import DCVideoGenPipeline
 from dcvideogen.weights import bundled_pipelines
 
@@ -47,6 +48,11 @@ def tiny_info(autoencoder, **changes):
         "trained": Trained(max_sequence_length=32, sizes=((64, 64, 8),)),
     }  # fmt: skip
     return AdaptationInfo(**{**fields, **changes})
+
+
+def tiny_networks(**changes):
+    """To plan with; with changes of the transformer."""
+    return networks_of(text_encoder().model, [tiny_transformer(**changes)], tiny_autoencoder())
 
 
 def tiny_pipeline(scheduler=None, **changes):

@@ -4,13 +4,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny_pipeline import tiny_networks
 from torch import nn
 
 from dcvideogen.adaptation.device_speed import conv_speed
 from dcvideogen.errors import UserError
 from dcvideogen.pipelines.memory_autoencoder import DecodePlan, decode_need, encode_need, outline_model
 from dcvideogen.pipelines.memory_counts import Counts, Rates, measure_rates
-from dcvideogen.pipelines.memory_models import Asked, bytes_of, networks_of
+from dcvideogen.pipelines.memory_models import Asked, bytes_of
 from dcvideogen.pipelines.memory_outline import Account, Outline
 from dcvideogen.pipelines.memory_plan import (
     GROUPS,
@@ -31,9 +32,7 @@ SMALL = Asked(height=96, width=64, num_frames=16, steps=4, text_tokens=32)
 
 @pytest.fixture(scope="module")
 def networks():
-    from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_transformer
-
-    return networks_of(text_encoder().model, [tiny_transformer()], tiny_autoencoder())
+    return tiny_networks()
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +99,7 @@ def test_a_trace_counts_what_lives_at_once():
 
 
 def test_two_blocks_of_a_transformer_stand_for_all():
-    from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_transformer
-
-    two, five = (
-        networks_of(text_encoder().model, [tiny_transformer(num_layers=n)], tiny_autoencoder()) for n in (2, 5)
-    )
+    two, five = (tiny_networks(num_layers=n) for n in (2, 5))
     assert two.transformer_activations(SMALL, 2) == five.transformer_activations(SMALL, 2)
     assert five.weights["transformer 1"] - two.weights["transformer 1"] == 3 * five.block_bytes
     assert five.blocks_bytes == 5 * five.block_bytes

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_pipeline import text_encoder, tiny_autoencoder, tiny_transformer
+from tiny_pipeline import tiny_networks
 from torch import nn
 
 from dcvideogen.pipelines.memory_autoencoder import DecodePlan, decode_work, encode_work
 from dcvideogen.pipelines.memory_counts import Counts, Rates, measure_rates
-from dcvideogen.pipelines.memory_models import Asked, networks_of
+from dcvideogen.pipelines.memory_models import Asked
 from dcvideogen.pipelines.memory_plan import RESIDENT, make_plan
 from dcvideogen.pipelines.memory_published import published_networks
 from dcvideogen.pipelines.memory_work import Work, count_work
@@ -21,7 +21,7 @@ SMALL = Asked(height=96, width=64, num_frames=16, steps=4, text_tokens=32)
 
 @pytest.fixture(scope="module")
 def networks():
-    return networks_of(text_encoder().model, [tiny_transformer()], tiny_autoencoder())
+    return tiny_networks()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_operators_and_the_bytes_that_they_move_are_counted_but_not_views_and_pr
 
 
 def test_two_blocks_of_a_transformer_stand_for_all_of_them(networks):
-    five = networks_of(text_encoder().model, [tiny_transformer(num_layers=5)], tiny_autoencoder())
+    five = tiny_networks(num_layers=5)
     by_blocks, one = five.transformer_work(SMALL), five.transformers[0]
     run = count_work([], lambda: five._forward(one, SMALL, 1), by_blocks.flops)
     assert by_blocks == run
