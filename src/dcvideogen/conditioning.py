@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dcvideogen.errors import UserError
 
-MASK_CHANNELS = 4
+MASK_CHANNELS = 4  # one per frame of the base autoencoder's latent frame
 # How the latents behind the mask are made; see `condition_latents`.
 ImageCondition = Literal["zeros", "alone", "chunk"]
 # Whether the latents that the mask says are known are made like all others, or given as they are; see `with_given`.
@@ -96,6 +96,11 @@ def condition_mask(latents: Tensor, *, given: int = 1, last: bool = False) -> Te
 def with_given(latents: Tensor, channels: Tensor) -> Tensor:
     """Latents (B, C, t, h, w), and where the mask of `condition` (B, 4 + C, t, h, w) is one, its clean latents."""
     return torch.where(channels[:, :1] > 0, channels[:, MASK_CHANNELS:].to(latents), latents)
+
+
+def noisy_tokens(channels: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(B, L): 1, and 0 for tokens of `patch` whose latents the mask of `condition` (B, 4 + C, t, h, w) names."""
+    return (1 - channels[:, 0, :: patch[0], :: patch[1], :: patch[2]]).flatten(1)
 
 
 def join(mask: Tensor, condition_latents: Tensor) -> Tensor:

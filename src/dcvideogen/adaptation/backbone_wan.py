@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from dcvideogen.adaptation.backbone import Backbone, Config, plain
 from dcvideogen.adaptation.batch import LatentBatch
 from dcvideogen.adaptation.patches import Patch
+from dcvideogen.conditioning import MASK_CHANNELS, noisy_tokens, with_given
 from dcvideogen.errors import UserError
 from dcvideogen.flow import TIMESTEPS
 
-MASK_CHANNELS = 4  # in front of the condition's latents: one per frame of the base autoencoder's latent frame
 # The cross-attention of models with CLIP takes the last 512 tokens as text, whatever came.
 TEXT_TOKENS = 512
 
@@ -45,11 +45,8 @@ class WanBackbone(Backbone):
                 f"a condition of {batch.condition.shape[1]} channels came for latents of {latents.shape[1]}; "
                 f"{MASK_CHANNELS} of a mask and as many as the latents have are allowed"
             )
-        given = batch.condition[:, :1].to(latents.dtype)
-        clean = batch.condition[:, MASK_CHANNELS:].to(latents.dtype)
-        inputs = (1 - given) * latents + given * clean
-        patch = self.patch_size(config)
-        noisy = (1 - given)[:, 0, :: patch[0], :: patch[1], :: patch[2]].flatten(1).float()
+        inputs = with_given(latents, batch.condition)
+        noisy = noisy_tokens(batch.condition, self.patch_size(config)).float()
         timestep = TIMESTEPS * sigma.float()[:, None] * noisy
         return self._call(transformer, inputs.to(self._dtype(transformer)), timestep, batch).float()
 

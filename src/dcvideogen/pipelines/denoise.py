@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dcvideogen.conditioning import with_given
+from dcvideogen.conditioning import noisy_tokens, with_given
 from dcvideogen.pipelines.scheduler import step_noise
 
 Pass = tuple[Tensor, Tensor, Tensor | None]  # what the transformer is given: noisy latents and more, text, image
@@ -69,7 +69,7 @@ def predict(
     inputs = (torch.cat([noisy, given.channels], dim=1) if has_channels else noisy).to(dtype)
     timesteps = timestep.expand(len(noisy))
     if given.channels is not None and not has_channels:
-        timesteps = timestep * _noisy_tokens(given.channels, transformer.config.patch_size)
+        timesteps = timestep * noisy_tokens(given.channels, transformer.config.patch_size)
     image = None if given.image_embeds is None else given.image_embeds.to(dtype)
     text, guided = given.prompt_embeds, given.negative_embeds is not None and expert.guidance > 1
     passes, guidances = [("cond", (inputs, text, image))], []
@@ -90,11 +90,6 @@ def predict(
     for more, less, guidance in zip(velocities[-2::-1], velocities[:0:-1], guidances[::-1], strict=True):
         velocity = velocity + guidance * (more - less)
     return velocity
-
-
-def _noisy_tokens(channels: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, L): 1, and 0 for the tokens whose latents the mask of the channels says are known."""
-    return (1 - channels[:, 0, :: patch[0], :: patch[1], :: patch[2]]).flatten(1)
 
 
 def denoise(

@@ -55,7 +55,8 @@ def load_pipeline(
         index = read_index(folder)
         if index.get("adaptation"):  # else the pipeline says what is wrong
             channels = read_config(folder / "transformer").get("in_channels", 0)
-            check_task(model, tasks_of(channels, AdaptationInfo(**index["adaptation"])), task)
+            info = AdaptationInfo(**index["adaptation"])
+            check_task(model, tasks_of(channels, info.latent_channels, info.first_latent), task)
         pipeline = PIPELINES[index["_class_name"]].from_pretrained(folder, torch_dtype=dtype)
     elif published is not None:
         wanted = task or published.tasks[0]
@@ -92,7 +93,7 @@ def lay_out(pipeline: DCVideoGenPipeline, device: torch.device) -> None:
 
 def pipeline_of(parts: dict[str, Any], info: AdaptationInfo, boundary_ratio: float | None = None) -> DCVideoGenPipeline:
     """Of the class that the transformer's input channels tell."""
-    takes_image = "i2v" in tasks_of(parts["transformer"].config.in_channels, info)
+    takes_image = "i2v" in tasks_of(parts["transformer"].config.in_channels, info.latent_channels, info.first_latent)
     pipeline_class = DCVideoGenImageToVideoPipeline if takes_image else DCVideoGenPipeline
     return pipeline_class(**parts, boundary_ratio=boundary_ratio, adaptation=info.model_dump(mode="json"))
 

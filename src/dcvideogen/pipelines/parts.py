@@ -8,24 +8,23 @@ from torch import nn
 
 from dcvideogen.adaptation.folder import AdaptationInfo
 from dcvideogen.autoencoder.model import AutoencoderDCV
-from dcvideogen.conditioning import MASK_CHANNELS
+from dcvideogen.conditioning import MASK_CHANNELS, FirstLatent
 from dcvideogen.errors import UserError
 
 Task = Literal["t2v", "i2v"]
 
 
-def tasks_of(input_channels: int, info: AdaptationInfo) -> tuple[Task, ...]:
-    """What a transformer with so many input channels was adapted for.
+def tasks_of(input_channels: int, latent_channels: int, first_latent: FirstLatent = "generated") -> tuple[Task, ...]:
+    """What a transformer with so many input channels was made for.
 
     One that takes an image's latent in place of a noisy one, having no channels of its own for it, does both, as
     Wan 2.2 5B.
     """
-    latents = info.latent_channels
-    if input_channels == 2 * latents + MASK_CHANNELS:
+    if input_channels == 2 * latent_channels + MASK_CHANNELS:
         return ("i2v",)
-    if input_channels != latents:
+    if input_channels != latent_channels:
         return ()
-    return ("i2v", "t2v") if info.first_latent == "given" else ("t2v",)
+    return ("i2v", "t2v") if first_latent == "given" else ("t2v",)
 
 
 def check_parts(transformer: nn.Module, autoencoder: AutoencoderDCV, info: AdaptationInfo, task: Task) -> None:
@@ -42,7 +41,7 @@ def check_parts(transformer: nn.Module, autoencoder: AutoencoderDCV, info: Adapt
             f"the adaptation says {channels[0]} latent channels, the transformer has {channels[1]} and the autoencoder "
             f"{channels[2]}; they must be the same"
         )
-    if task not in tasks_of(transformer.config.in_channels, info):
+    if task not in tasks_of(transformer.config.in_channels, info.latent_channels, info.first_latent):
         needed = info.latent_channels if task == "t2v" else 2 * info.latent_channels + MASK_CHANNELS
         raise UserError(
             f"a transformer with {transformer.config.in_channels} input channels came; {needed} are needed: "

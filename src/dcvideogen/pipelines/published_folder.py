@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcvideogen.adaptation.backbone_wan import MASK_CHANNELS, WAN
+from dcvideogen.adaptation.backbone_wan import WAN
 from dcvideogen.adaptation.fingerprints import read_config
 from dcvideogen.adaptation.folder import INFO
 from dcvideogen.autoencoder.official import infer_config, load_state_dict
+from dcvideogen.conditioning import MASK_CHANNELS
 from dcvideogen.errors import UserError
-from dcvideogen.pipelines.parts import Task
+from dcvideogen.pipelines.parts import Task, tasks_of
 
 # Subfolder with a transformer -> what its name says it does.
 SUBFOLDERS: dict[str, Task | None] = {"transformer": None, "transformer_t2v": "t2v", "transformer_i2v": "i2v"}
@@ -144,10 +145,10 @@ def _task_of(folder: Path, config: dict[str, Any]) -> Task:
     channels, latent = config.get("in_channels"), config.get("out_channels")
     if not isinstance(channels, int) or not isinstance(latent, int) or latent < 1:
         raise UserError(f"{folder / 'config.json'} says in_channels {channels} and out_channels {latent}; get it again")
-    tasks: dict[int, Task] = {latent: "t2v", latent + MASK_CHANNELS + latent: "i2v"}
-    if channels not in tasks:
+    tasks = tasks_of(channels, latent)
+    if not tasks:
         raise UserError(
             f"{folder} takes {channels} channels for latents of {latent}; {latent} (text to video) or "
             f"{latent + MASK_CHANNELS + latent} (image to video) are allowed"
         )
-    return tasks[channels]
+    return tasks[0]

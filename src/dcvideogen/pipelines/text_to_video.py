@@ -77,7 +77,9 @@ class DCVideoGenPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What it can be asked for."""
-        return tasks_of(self.transformer.config.in_channels, self.adaptation)
+        return tasks_of(
+            self.transformer.config.in_channels, self.adaptation.latent_channels, self.adaptation.first_latent
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
