@@ -14,7 +14,7 @@ from file_server import WORKERS, start
 from tiny_server import LIMITS, request, wait
 
 from dcvideogen.serving.database import LOCAL_KEY, Database
-from dcvideogen.serving.jobs import Status
+from dcvideogen.serving.jobs import JobRequest, Status
 from dcvideogen.serving.store import JobStore
 from dcvideogen.serving.upkeep import sweep
 
@@ -40,8 +40,8 @@ def wait_for(store: JobStore, completed: int) -> None:
     wait(lambda: store.counts()[Status.COMPLETED] >= completed, 300)
 
 
-def check(folder: Path, store: JobStore, wanted: dict[str, int]) -> None:
-    """wanted: the seeds of all jobs by their ids."""
+def check(folder: Path, store: JobStore, wanted: dict[str, JobRequest]) -> None:
+    """wanted: what was asked for, by the jobs' ids."""
     with Database(folder).read() as db:
         audit = [tuple(row) for row in db.execute("SELECT id, before, after, claims FROM audit")]
     assert not (folder / "violations").exists(), (folder / "violations").read_text()
@@ -54,8 +54,8 @@ def check(folder: Path, store: JobStore, wanted: dict[str, int]) -> None:
     assert len(taken) == len(wanted) + deaths
     assert 1 <= deaths <= len(KILLED_AT) * WORKERS
     for job in now:
-        assert job.request.seed == wanted[job.id]
-        assert store.files.video(job.id).read_text() == f"{job.id} {wanted[job.id]} decoding"
+        assert job.request == wanted[job.id]
+        assert store.files.video(job.id).read_text() == f"{job.id} {wanted[job.id].seed} decoding"
     assert sweep(folder, grace_s=0).lost == ()
     assert not [job_id for job_id in wanted if store.files.latents(job_id).exists()]
 
@@ -74,7 +74,7 @@ def test_no_job_is_lost_or_done_twice_when_workers_are_killed(tmp_path):
     store, chance = audited(tmp_path), random.Random(7)
 
     def add(number: int) -> list:
-        return [store.add(LOCAL_KEY, request(), LIMITS) for _ in range(number)]
+        return [store.add(LOCAL_KEY, request(f"clip {index}"), LIMITS) for index in range(number)]
 
     def workers() -> list[subprocess.Popen]:
         return [start("", json.dumps({"data": str(tmp_path)})) for _ in range(WORKERS)]
@@ -91,26 +91,27 @@ def test_no_job_is_lost_or_done_twice_when_workers_are_killed(tmp_path):
         wait_for(store, JOBS)
     finally:
         kill(running)
-    check(tmp_path, store, {job.id: job.request.seed for job in jobs})
+    check(tmp_path, store, {job.id: job.request for job in jobs})
 
 
 class Client(threading.Thread):
-    """Asks for one video after the other, and asks again where no answer came; `told` has the ids that came."""
+    """Asks for one video after the other, and asks again where no answer came; `told`: prompts by the ids that came."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self.port, self.told, self.unanswered = port, [], 0
+        self.port, self.told, self.unanswered = port, {}, 0
 
     def run(self) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60) as http:
             while len(self.told) < JOBS:
+                prompt = f"clip {len(self.told)}"
                 try:
-                    answer = http.post("/v1/videos", json={"model": "shapes-dc", "prompt": "a red circle"})
+                    answer = http.post("/v1/videos", json={"model": "shapes-dc", "prompt": prompt})
                 except httpx.TransportError:
                     self.unanswered += 1
                     time.sleep(0.05)
                     continue
-                self.told.append(answer.raise_for_status().json()["id"])
+                self.told[answer.raise_for_status().json()["id"]] = prompt
 
 
 def test_no_job_is_lost_or_done_twice_when_the_server_is_killed(tmp_path):
@@ -134,8 +135,9 @@ def test_no_job_is_lost_or_done_twice_when_the_server_is_killed(tmp_path):
         client.join(300)
         assert len(client.told) == JOBS
         with Database(tmp_path).read() as db:  # an answer may have been on its way when the server was killed
-            wanted = {row["id"]: json.loads(row["request"])["seed"] for row in db.execute("SELECT * FROM jobs")}
-        assert set(client.told) <= set(wanted)
+            rows = db.execute("SELECT id, request FROM jobs").fetchall()
+        wanted = {row["id"]: JobRequest.model_validate_json(row["request"]) for row in rows}
+        assert client.told.items() <= {job_id: asked.prompt for job_id, asked in wanted.items()}.items()
         assert len(wanted) <= JOBS + client.unanswered
         assert client.unanswered >= len(KILLED_AT)
         wait_for(store, len(wanted))
