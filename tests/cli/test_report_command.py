@@ -104,6 +104,14 @@ def test_videos_of_a_prompt_stand_side_by_side_with_scores_and_speed(page, tmp_p
     assert len(found.sources) == 2
 
 
+def test_tokens_are_compared_as_they_are_where_a_busy_machine_made_fewer_of_them_the_slower(page, tmp_path):
+    write_generated(tmp_path / "base" / "0.mp4", model="base", figures=figures(2.0, 512))
+    write_generated(tmp_path / "moved" / "0.mp4", model="moved", figures=figures(5.0, 128))
+    words = page(tmp_path / "base", tmp_path / "moved").words
+    assert re.search(r"4x\s*fewer tokens in a video of moved than of base: 128 and 512", words)
+    assert re.search(r"0\.4x\s*speed of the transformer of moved over that of base", words)
+
+
 def test_a_lossless_video_is_written_so_that_browsers_play_it(page, tmp_path):
     write_generated(tmp_path / "0.mkv")
     assert page(tmp_path).sources[0].startswith("data:video/mp4;base64,")

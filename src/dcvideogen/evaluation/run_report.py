@@ -126,13 +126,16 @@ def _tiles(runs: Runs, texts: Sequence[Generated], images: Sequence[Generated]) 
 
 
 def _compared(texts: Sequence[Generated]) -> list[tuple[str, str]]:
-    """The fastest model against the slowest."""
+    """The model of the fewest tokens against that of the most, also where a busy machine made it the slower one; of as
+    many or unknown ones the fastest against the slowest."""
     timed = {name: seconds_of(some, "transformer") for name, some in by_model(texts).items()}
     known = {name: seconds for name, seconds in timed.items() if seconds}
     if len(known) < 2:
         return []
-    slow, fast = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     tokens = {one.model: one.figures.get("tokens") for one in texts}
+    counted = all(tokens[name] for name in known)
+    order = sorted(known, key=lambda name: (tokens[name] if counted else 0, known[name]))
+    fast, slow = order[0], order[-1]
     tiles = [(f"{known[slow] / known[fast]:.1f}x", f"speed of the transformer of {fast} over that of {slow}")]
     if tokens[slow] and tokens[fast]:
         fewer = f"fewer tokens in a video of {fast} than of {slow}: {tokens[fast]} and {tokens[slow]}"
