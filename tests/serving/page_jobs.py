@@ -97,7 +97,7 @@ class CannedJobs:
 
     def step(self) -> None:
         """The running job goes on by one step, or else the next one starts."""
-        active = [job for job in self.jobs.values() if job["status"] not in FINAL]
+        active = [job for job in list(self.jobs.values()) if job["status"] not in FINAL]
         running = [job for job in active if job["status"] == "in_progress"]
         if running:
             self._step(running[0])
@@ -110,7 +110,7 @@ class CannedJobs:
         """Steps until some job stands like that."""
         while not any(
             job["status"] == status and stage in (None, job["stage"] and job["stage"]["name"])
-            for job in self.jobs.values()
+            for job in list(self.jobs.values())  # the page may ask for another one meanwhile
         ):
             self.step()
 
